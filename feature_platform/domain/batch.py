@@ -1,0 +1,78 @@
+"""A batch: one immutable materialization of one partition of one feature view, and what happened to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from feature_platform.domain.windows import Partition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """An opened batch. Of two batches of one partition the one with the greater `seq` supersedes the other."""
+
+    batch_id: str
+    seq: int
+    view: str
+    """`name@version` of the feature view."""
+    partition: Partition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What computing a batch cost and produced. A run over many partitions divides its seconds by rows."""
+
+    batch_id: str
+    row_count: int
+    byte_count: int
+    compute_seconds: float
+    peak_memory_bytes: int
+    source_watermark: datetime | None
+    """Newest `ingested_at` among the source rows the batch could read; None if its sources have none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckOutcome:
+    """What one check said of a batch: a dbt data test or an expectation."""
+
+    batch_id: str
+    check: str
+    kind: str
+    """`data_test`, `expectation` or `contract`."""
+    passed: bool
+    blocking: bool
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedBatch:
+    """A batch that training and sync may read."""
+
+    batch_id: str
+    seq: int
+    view: str
+    partition: Partition
+    position: int
+    """1, 2, 3 … per view, in the order in which publishes committed."""
+    ledger_seq: int
+    row_count: int
+    source_watermark: datetime | None
+    opened_at: datetime
+    computed_at: datetime
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncRecord:
+    """One sync of one view into one store: it asserted `state(to_position)` for what (from, to] touched."""
+
+    sync_id: str
+    view: str
+    store: str
+    from_position: int
+    to_position: int
+    began_at: datetime
+    ended_at: datetime | None

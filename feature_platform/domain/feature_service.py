@@ -1,0 +1,39 @@
+"""A feature service: a dbt exposure of type `ml`, the features one model is given and what it needs of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from feature_platform.domain.feature_view import Owner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewSelection:
+    """Features of one view, in the order in which they are returned."""
+
+    view: str
+    version: int
+    features: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """`name@version` of the view."""
+        return f"{self.view}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureService:
+    """What one model reads, who owns that model, and the needs it declares."""
+
+    name: str
+    description: str
+    owner: Owner
+    selections: tuple[ViewSelection, ...]
+    latency_budget: timedelta | None
+    batch_size: int | None
+    """Entities the service asks for in one request, as declared."""
+    freshness: timedelta | None
+    """Oldest value the service can use, as declared."""
+    unique_id: str
+    path: str

@@ -1,0 +1,164 @@
+"""The error tree. Every error says what failed, what was found, what is allowed and what to do next.
+
+    FeaturePlatformError
+    ├── ConfigurationError          a setting is missing or malformed
+    ├── InvalidDeclarationsError    declarations are wrong: all findings of a project at once
+    ├── NotDeployedError            the lake or ledger lacks what the declaration asks for
+    ├── RequestError                the caller asked for something that cannot be answered
+    │   ├── UnknownNameError        no such feature view, feature, service, store, partition
+    │   ├── EntityError             wrong entity column, type or a null key
+    │   └── TimestampError          a naive or missing timestamp
+    ├── LedgerConflictError         the ledger refused a record that contradicts an earlier one
+    ├── BatchRejectedError          rows of a batch break the contract of batches
+    ├── CheckFailedError            a blocking check failed; the batch stays unpublished
+    ├── SourceNotReadyError         a source has not been loaded far enough yet          (Transient)
+    ├── StoreUnavailableError       Valkey cannot be reached                             (Transient)
+    ├── StoreChangedError           Valkey lost or replaced its data during a sync       (Transient)
+    ├── LedgerUnavailableError      Postgres cannot be reached                           (Transient)
+    ├── LockBusyError               deploy or maintenance holds the exclusive lock       (Transient)
+    ├── CorruptValueError           bytes in the store that no known schema explains
+    └── ServiceStartError           an embedded service did not start
+
+`Transient` says that the same call may succeed later; everything else is terminal. Retry by this type,
+never by name or message.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class Transient:
+    """Mix-in: the same call may succeed later without anybody changing anything."""
+
+
+class FeaturePlatformError(Exception):
+    """Base of all errors of the platform.
+
+    Args:
+        failed: what failed, as a sentence without a final full stop.
+        found: what was found.
+        allowed: what is allowed instead.
+        hint: what to do next.
+    """
+
+    def __init__(self, failed: str, *, found: str = "", allowed: str = "", hint: str = "") -> None:
+        self.failed = failed
+        self.found = found
+        self.allowed = allowed
+        self.hint = hint
+        super().__init__(failed)
+
+    def __str__(self) -> str:
+        lines = [self.failed]
+        lines += [f"  found:   {self.found}"] if self.found else []
+        lines += [f"  allowed: {self.allowed}"] if self.allowed else []
+        lines += [f"  next:    {self.hint}"] if self.hint else []
+        return "\n".join(lines)
+
+
+class ConfigurationError(FeaturePlatformError):
+    """A setting is missing or malformed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing wrong in a declaration: where, what was found, what is allowed, what to write."""
+
+    file: str
+    node: str
+    problem: str
+    found: str = ""
+    allowed: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return str(
+            FeaturePlatformError(
+                f"{self.file}: {self.node}: {self.problem}",
+                found=self.found,
+                allowed=self.allowed,
+                hint=self.hint,
+            )
+        )
+
+
+class InvalidDeclarationsError(FeaturePlatformError):
+    """The declarations of a project are wrong; `findings` holds every reason, not only the first."""
+
+    def __init__(self, findings: tuple[Finding, ...]) -> None:
+        self.findings = findings
+        count = len(findings)
+        super().__init__(f"{count} declaration {'error' if count == 1 else 'errors'}")
+
+    def __str__(self) -> str:
+        return "\n".join([self.failed, *(str(finding) for finding in self.findings)])
+
+
+class NotDeployedError(FeaturePlatformError):
+    """The lake or the ledger lacks what the declaration asks for; `feature-platform deploy` creates it."""
+
+
+class RequestError(FeaturePlatformError):
+    """The caller asked for something that cannot be answered."""
+
+
+class UnknownNameError(RequestError):
+    """No feature view, feature, service, store or partition has this name."""
+
+
+class EntityError(RequestError):
+    """An entity column is missing, unexpected, of the wrong type, or holds a null key."""
+
+
+class TimestampError(RequestError):
+    """A timestamp is missing or has no time zone."""
+
+
+class LedgerConflictError(FeaturePlatformError):
+    """The ledger refused a record that contradicts an earlier one."""
+
+
+class BatchRejectedError(FeaturePlatformError):
+    """The rows of a batch break the contract of batches (window, keys, batch id)."""
+
+
+class CheckFailedError(FeaturePlatformError):
+    """A blocking check failed; the batch stays unpublished and the last good one keeps serving."""
+
+
+class SourceNotReadyError(Transient, FeaturePlatformError):
+    """A source has not been loaded far enough for the partition asked for."""
+
+
+class StoreUnavailableError(Transient, FeaturePlatformError):
+    """Valkey cannot be reached or did not answer in time."""
+
+
+class StoreChangedError(Transient, FeaturePlatformError):
+    """Valkey lost or replaced its data during a sync; the next plan starts from what it really holds."""
+
+
+class LedgerUnavailableError(Transient, FeaturePlatformError):
+    """Postgres cannot be reached."""
+
+
+class LockBusyError(Transient, FeaturePlatformError):
+    """Another process holds the deployment lock in a conflicting mode."""
+
+
+class CorruptValueError(FeaturePlatformError):
+    """Bytes in the online store that no known schema explains."""
+
+
+class ServiceStartError(FeaturePlatformError):
+    """An embedded service did not start."""
+
+
+def chosen_from(names: object) -> str:
+    """Names for the `allowed` line of an error, in a stable order.
+
+    >>> chosen_from({"b", "a"})
+    'a, b'
+    """
+    return ", ".join(sorted(map(str, names))) or "(none)"  # type: ignore[call-overload]

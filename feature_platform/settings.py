@@ -1,0 +1,136 @@
+"""Addresses of the services, read once at the edge of a process.
+
+Rule: a value comes from the environment; if it is not there, from `connections.json` in the data directory,
+which `feature-platform up` writes for the embedded services. Nothing is guessed. Standard library only, because
+the online client uses it.
+
+| variable | meaning |
+|---|---|
+| `FEATURE_PLATFORM_PROJECT` | directory with `dbt_project/` (default: nearest parent of the working directory that has one) |
+| `FEATURE_PLATFORM_HOME` | data directory (default: `<project>/.feature_platform`) |
+| `FEATURE_PLATFORM_LEDGER_URL` | Postgres of the ledger, `postgresql://…` |
+| `FEATURE_PLATFORM_LAKE_CATALOG` | Postgres of the DuckLake catalog, libpq keywords (`dbname=… host=…`) |
+| `FEATURE_PLATFORM_LAKE_DATA` | directory or bucket of the lake's Parquet files |
+| `FEATURE_PLATFORM_VALKEY_URL` | online store, `valkey://…` or `unix://…` |
+| `FEATURE_PLATFORM_STORE` | name of this online store (region) in the ledger (default: `default`) |
+| `FEATURE_PLATFORM_DAGSTER_URL` | Postgres of Dagster, `postgresql+psycopg2://…` |
+| `FEATURE_PLATFORM_DUCKDB_MEMORY` | DuckDB's memory limit (default: `1GB`) |
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from feature_platform.errors import ConfigurationError
+
+PREFIX = "FEATURE_PLATFORM_"
+CONNECTIONS_FILE = "connections.json"
+
+
+def project_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """The directory that holds `dbt_project/`.
+
+    Raises:
+        ConfigurationError: neither the variable is set nor a parent of the working directory fits.
+    """
+    environ = os.environ if environ is None else environ
+    if declared := environ.get(PREFIX + "PROJECT"):
+        return Path(declared).resolve()
+    here = Path.cwd().resolve()
+    for candidate in (here, *here.parents):
+        if (candidate / "dbt_project" / "dbt_project.yml").is_file():
+            return candidate
+    raise ConfigurationError(
+        "no feature platform project found",
+        found=f"no dbt_project/dbt_project.yml in {here} or above",
+        hint=f"change into the project, or set {PREFIX}PROJECT",
+    )
+
+
+def home_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """The data directory; it need not exist yet."""
+    environ = os.environ if environ is None else environ
+    if declared := environ.get(PREFIX + "HOME"):
+        return Path(declared).resolve()
+    return project_dir(environ) / ".feature_platform"
+
+
+def read(name: str, environ: Mapping[str, str] | None = None, *, default: str | None = None) -> str:
+    """One setting, by its name without the prefix (`"VALKEY_URL"`).
+
+    Raises:
+        ConfigurationError: it is set nowhere and has no default.
+    """
+    environ = os.environ if environ is None else environ
+    variable = PREFIX + name
+    if value := environ.get(variable):
+        return value
+    looked_at = "the environment"
+    try:
+        connections = home_dir(environ) / CONNECTIONS_FILE
+        looked_at += f" and {connections}"
+        value = json.loads(connections.read_text(encoding="utf-8")).get(variable)
+    except (ConfigurationError, FileNotFoundError):
+        value = None
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{connections} is not valid JSON",
+            found=str(error),
+            hint="run `feature-platform up` to write it again",
+        ) from error
+    if value:
+        return str(value)
+    if default is not None:
+        return default
+    raise ConfigurationError(
+        f"{variable} is not set",
+        found=f"nothing in {looked_at}",
+        hint=f"start the embedded services with `feature-platform up`, or set {variable}",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything a process of the platform (not the online client) needs to know about its surroundings."""
+
+    project: Path
+    home: Path
+    ledger_url: str
+    lake_catalog: str
+    lake_data: str
+    valkey_url: str
+    store: str
+    duckdb_memory: str
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read all settings.
+
+        Raises:
+            ConfigurationError: one is missing.
+        """
+        environ = os.environ if environ is None else environ
+        return cls(
+            project=project_dir(environ),
+            home=home_dir(environ),
+            ledger_url=read("LEDGER_URL", environ),
+            lake_catalog=read("LAKE_CATALOG", environ),
+            lake_data=read("LAKE_DATA", environ),
+            valkey_url=read("VALKEY_URL", environ),
+            store=read("STORE", environ, default="default"),
+            duckdb_memory=read("DUCKDB_MEMORY", environ, default="1GB"),
+        )
+
+    @property
+    def manifest_path(self) -> Path:
+        """The manifest that the last `feature-platform deploy` built; Dagster and all commands read this one."""
+        return self.home / "dbt" / "manifest.json"
+
+    @property
+    def scratch(self) -> Path:
+        """DuckDB's temp directory: spilled data of running processes."""
+        return self.home / "scratch"

@@ -6,7 +6,7 @@ the online client uses it.
 
 | variable | meaning |
 |---|---|
-| `FEATURE_PLATFORM_PROJECT` | directory with `dbt_project/` (default: nearest parent of the working directory that has one) |
+| `FEATURE_PLATFORM_PROJECT` | directory with `dbt_project/` (default: nearest parent that has one) |
 | `FEATURE_PLATFORM_HOME` | data directory (default: `<project>/.feature_platform`) |
 | `FEATURE_PLATFORM_LEDGER_URL` | Postgres of the ledger, `postgresql://…` |
 | `FEATURE_PLATFORM_LAKE_CATALOG` | Postgres of the DuckLake catalog, libpq keywords (`dbname=… host=…`) |

@@ -33,7 +33,7 @@ def format_duration(duration: timedelta) -> str:
     """
     seconds = int(duration.total_seconds())
     sign, seconds = ("-" if seconds < 0 else ""), abs(seconds)
-    parts = []
+    parts: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         if (count := seconds // size) or (unit == "s" and not parts):
             parts.append(f"{count} {unit}")

@@ -105,9 +105,7 @@ def parse_partition_key(key: str, grain: Grain) -> Partition:
         start = datetime.strptime(key, _KEY_FORMATS[grain]).replace(tzinfo=UTC)
     except ValueError as error:
         example = datetime(2026, 3, 1, tzinfo=UTC).strftime(_KEY_FORMATS[grain])
-        raise UnknownNameError(
-            f"{key!r} is no key of a {grain} partition", allowed=f"the form {example}"
-        ) from error
+        raise UnknownNameError(f"{key!r} is no key of a {grain} partition", allowed=f"the form {example}") from error
     return partition_starting(start, grain)
 
 

@@ -66,7 +66,8 @@ create table batch_audited (
     batch_id uuid primary key references batch_computed,
     ledger_seq bigint not null unique default ledger_seq_next(),
     audited_at timestamptz not null default clock_timestamp(),
-    passed boolean not null             -- no blocking check failed
+    passed boolean not null,            -- no blocking check failed
+    unique (batch_id, passed)
 );
 
 -- failed: the run gave up; the batch will never be published
@@ -79,13 +80,17 @@ create table batch_failed (
 
 -- published: visible for training and sync
 create table batch_published (
-    batch_id uuid primary key references batch_audited,
+    batch_id uuid primary key,
+    audit_passed boolean not null default true check (audit_passed),
     ledger_seq bigint not null unique default ledger_seq_next(),
     view text not null,
     position bigint not null check (position > 0),
     published_at timestamptz not null default clock_timestamp(),
-    unique (view, position)
+    unique (view, position),
+    -- the gate: only a batch whose audit passed can be published, whoever writes the row
+    foreign key (batch_id, audit_passed) references batch_audited (batch_id, passed)
 );
+create index batch_published_by_seq on batch_published (view, ledger_seq);
 
 create table sync_began (
     sync_id uuid primary key,
@@ -165,6 +170,28 @@ begin
     end loop;
 end $$;
 
+-- a batch either failed or was published, never both; failed is final
+create function refuse_contradiction() returns trigger language plpgsql as $$
+begin
+    if exists (select from batch_failed f where f.batch_id = new.batch_id) then
+        raise exception 'batch % has failed: % refused', new.batch_id, tg_table_name;
+    end if;
+    return new;
+end $$;
+create trigger not_failed before insert on batch_computed for each row execute function refuse_contradiction();
+create trigger not_failed before insert on batch_audited for each row execute function refuse_contradiction();
+create trigger not_failed before insert on batch_published for each row execute function refuse_contradiction();
+
+create function refuse_failing_published() returns trigger language plpgsql as $$
+begin
+    if exists (select from batch_published p where p.batch_id = new.batch_id) then
+        raise exception 'batch % is published: it cannot fail any more', new.batch_id;
+    end if;
+    return new;
+end $$;
+create trigger not_published before insert on batch_failed
+    for each row execute function refuse_failing_published();
+
 create view published_batches as
 select b.batch_id, b.batch_seq, b.view, b.partition_start, b.partition_end, b.grain, b.run_id, b.code_version,
        p.position, p.ledger_seq, c.row_count, c.byte_count, c.source_watermark,
@@ -178,3 +205,50 @@ create view unfinished_batches as
 select b.* from batches b
 where not exists (select from batch_published p where p.batch_id = b.batch_id)
   and not exists (select from batch_failed f where f.batch_id = b.batch_id);
+
+-- everything that happened, one line per event, for people
+create view ledger_events as
+select b.batch_seq as ledger_seq, b.opened_at as at, 'opened' as event, b.view, b.batch_id::text as subject,
+       jsonb_build_object('partition_start', b.partition_start, 'run_id', b.run_id) as detail
+from batches b
+union all
+select c.ledger_seq, c.computed_at, 'computed', b.view, b.batch_id::text,
+       jsonb_build_object('partition_start', b.partition_start, 'rows', c.row_count, 'bytes', c.byte_count,
+                          'seconds', c.compute_seconds)
+from batch_computed c join batches b using (batch_id)
+union all
+select a.ledger_seq, a.audited_at, case when a.passed then 'audited' else 'rejected' end, b.view, b.batch_id::text,
+       jsonb_build_object('partition_start', b.partition_start)
+from batch_audited a join batches b using (batch_id)
+union all
+select f.ledger_seq, f.failed_at, 'failed', b.view, b.batch_id::text,
+       jsonb_build_object('partition_start', b.partition_start, 'reason', f.reason)
+from batch_failed f join batches b using (batch_id)
+union all
+select p.ledger_seq, p.published_at, 'published', b.view, b.batch_id::text,
+       jsonb_build_object('partition_start', b.partition_start, 'position', p.position)
+from batch_published p join batches b using (batch_id)
+union all
+select s.ledger_seq, s.began_at, 'sync began', s.view, s.sync_id::text,
+       jsonb_build_object('store', s.store, 'from', s.from_position, 'to', s.to_position)
+from sync_began s
+union all
+select e.ledger_seq, e.ended_at, 'sync ended', s.view, s.sync_id::text,
+       jsonb_build_object('store', s.store, 'to', s.to_position, 'entities', e.entities, 'written', e.written,
+                          'refused', e.refused)
+from sync_ended e join sync_began s using (sync_id)
+union all
+select l.ledger_seq, l.loaded_at, 'source loaded', null, l.source,
+       jsonb_build_object('loaded_through', l.loaded_through, 'rows', l.row_count)
+from source_loads l
+union all
+select d.ledger_seq, d.deployed_at, 'deployed', null, d.manifest_hash,
+       jsonb_build_object('views', (select jsonb_agg(k) from jsonb_object_keys(d.views) k))
+from deployments d
+union all
+select i.ledger_seq, i.opened_at, 'incident opened', null, i.incident_id::text,
+       jsonb_build_object('kind', i.kind, 'subject', i.subject, 'severity', i.severity)
+from incidents i
+union all
+select r.ledger_seq, r.resolved_at, 'incident resolved', null, r.incident_id::text, '{}'
+from incident_resolved r;

@@ -1,0 +1,40 @@
+"""The ledger: an append-only record, in Postgres, of batches and of what happened to them.
+
+Rule: rows are facts and are never changed; what can be derived (superseded, active, `online_at`) is derived. Every
+append is numbered in the order of commits (`connection`). The tables are in `migrations/`, and in
+docs/reference/ledger.md.
+"""
+
+from __future__ import annotations
+
+from feature_platform.ledger import locks
+from feature_platform.ledger.batches import BatchLedger
+from feature_platform.ledger.journal import Journal, SyncLedger
+from feature_platform.ledger.locks import deployment_lock
+from feature_platform.ledger.migrating import migrate
+from feature_platform.ledger.records import (
+    BatchHistory,
+    Deployment,
+    Incident,
+    LedgerEvent,
+    SourceLoad,
+    UnfinishedBatch,
+)
+
+
+class Ledger(BatchLedger, SyncLedger, Journal):
+    """One connection to the ledger; one per thread. `with Ledger.connect(url) as ledger: …`."""
+
+
+__all__ = [
+    "BatchHistory",
+    "Deployment",
+    "Incident",
+    "Ledger",
+    "LedgerEvent",
+    "SourceLoad",
+    "UnfinishedBatch",
+    "deployment_lock",
+    "locks",
+    "migrate",
+]

@@ -1,0 +1,211 @@
+"""What else the ledger keeps: syncs, source loads, deployments, facts fixed once, incidents."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from feature_platform.domain.batch import SyncRecord
+from feature_platform.errors import LedgerConflictError
+from feature_platform.ledger.connection import LedgerConnection
+from feature_platform.ledger.records import Deployment, Incident, LedgerEvent, SourceLoad
+
+
+class SyncLedger(LedgerConnection):
+    """The part of the ledger that knows syncs: history, from which `online_at` is derived."""
+
+    def begin_sync(
+        self, view: str, store: str, from_position: int, to_position: int, *, server_run_id: str, run_id: str
+    ) -> str:
+        """Record, before the first write, that the store will be asserted to hold `state(to_position)`; the id."""
+        sync_id = str(uuid.uuid4())
+        with self._append() as append:
+            append.insert(
+                "insert into sync_began (sync_id, view, store, from_position, to_position, server_run_id, run_id)"
+                " values %s returning 1",
+                [(sync_id, view, store, from_position, to_position, server_run_id, run_id)],
+            )
+        return sync_id
+
+    def end_sync(
+        self, sync_id: str, *, entities: int, written: int, tombstones: int, refused: int, seconds: float
+    ) -> None:
+        """Record that the store acknowledged all of a sync and advanced to its position.
+
+        Raises:
+            LedgerConflictError: no such sync began, or it has ended already.
+        """
+        with self._append() as append:
+            append.insert(
+                "insert into sync_ended (sync_id, entities, written, tombstones, refused, seconds)"
+                " values %s returning 1",
+                [(sync_id, entities, written, tombstones, refused, seconds)],
+            )
+
+    def syncs(self, view_key: str | None = None, store: str | None = None) -> tuple[SyncRecord, ...]:
+        """All syncs, in the order in which they began."""
+        rows = self._fetch(
+            "select s.sync_id::text, s.view, s.store, s.from_position, s.to_position, s.began_at, e.ended_at"
+            " from sync_began s left join sync_ended e using (sync_id)"
+            " where (%s::text is null or s.view = %s) and (%s::text is null or s.store = %s) order by s.ledger_seq",
+            (view_key, view_key, store, store),
+        )
+        return tuple(
+            SyncRecord(
+                sync_id=r[0], view=r[1], store=r[2], from_position=r[3], to_position=r[4], began_at=r[5], ended_at=r[6]
+            )
+            for r in rows
+        )
+
+    def synced_position(self, view_key: str, store: str) -> int:
+        """The greatest position a completed sync brought the store to; 0 if none did. History, never where to begin."""
+        return int(
+            self._fetch_value(
+                "select coalesce(max(s.to_position), 0) from sync_began s join sync_ended e using (sync_id)"
+                " where s.view = %s and s.store = %s",
+                (view_key, store),
+            )
+        )
+
+    def online_at(self, view_key: str, store: str) -> dict[str, datetime]:
+        """Per published batch the end of the first completed sync that covers it; batches not yet online are absent."""
+        rows = self._fetch(
+            "select p.batch_id::text, min(e.ended_at) from batch_published p"
+            " join sync_began s on s.view = p.view and s.to_position >= p.position"
+            " join sync_ended e using (sync_id)"
+            " where p.view = %s and s.store = %s group by p.batch_id",
+            (view_key, store),
+        )
+        return dict(rows)
+
+
+class Journal(LedgerConnection):
+    """Source loads, deployments, facts, incidents."""
+
+    def record_source_load(
+        self, source: str, *, loaded_through: datetime, row_count: int, watermark: datetime | None, run_id: str
+    ) -> None:
+        """Record what a load of a source brought. `loaded_through`: up to this arrival instant nothing is missing."""
+        with self._append() as append:
+            append.insert(
+                "insert into source_loads (source, loaded_through, row_count, watermark, run_id) values %s returning 1",
+                [(source, loaded_through, row_count, watermark, run_id)],
+            )
+
+    def loaded_through(self, source: str) -> datetime | None:
+        """Up to which arrival instant nothing is missing of a source; None if it was never loaded."""
+        load = self.source_load(source)
+        return load.loaded_through if load else None
+
+    def source_load(self, source: str) -> SourceLoad | None:
+        """The load that reached furthest; None if the source was never loaded."""
+        rows = self._fetch(
+            "select source, loaded_through, watermark, loaded_at from source_loads where source = %s"
+            " order by loaded_through desc, ledger_seq desc limit 1",
+            (source,),
+        )
+        for name, through, watermark, loaded_at in rows:
+            return SourceLoad(source=name, loaded_through=through, watermark=watermark, loaded_at=loaded_at)
+        return None
+
+    def record_deployment(self, *, platform_version: str, manifest_hash: str, views: Mapping[str, Any]) -> None:
+        """Record a deploy: what each view's table, columns, owner and code were from then on."""
+        with self._append() as append:
+            append.insert(
+                "insert into deployments (platform_version, manifest_hash, views) values %s returning 1",
+                [(platform_version, manifest_hash, json.dumps(views, default=str, sort_keys=True))],
+            )
+
+    def deployments(self, *, limit: int | None = None) -> tuple[Deployment, ...]:
+        """Recorded deploys, newest first."""
+        rows = self._fetch(
+            "select ledger_seq, deployed_at, platform_version, manifest_hash, views from deployments"
+            " order by ledger_seq desc limit %s",
+            (limit,),
+        )
+        return tuple(
+            Deployment(ledger_seq=r[0], deployed_at=r[1], platform_version=r[2], manifest_hash=r[3], views=r[4])
+            for r in rows
+        )
+
+    def fact(self, name: str) -> str | None:
+        """A fact fixed once for the project; None if it is not fixed."""
+        value: str | None = self._fetch_value("select value from project_facts where name = %s", (name,))
+        return value
+
+    def record_fact(self, name: str, value: str) -> None:
+        """Fix a fact for good. Fixing the same value again is harmless.
+
+        Raises:
+            LedgerConflictError: it is fixed to another value.
+        """
+        with self._append() as append:
+            append.insert(
+                "insert into project_facts (name, value) values %s on conflict (name) do nothing returning 1",
+                [(name, value)],
+            )
+            ((fixed,),) = append.fetch("select value from project_facts where name = %s", (name,))
+            if fixed != value:
+                raise LedgerConflictError(f"fact {name!r} is fixed already", found=value, allowed=fixed)
+
+    def open_incident(self, *, kind: str, subject: str, severity: str, owner: str, message: str) -> str | None:
+        """Open an incident; its id, or None if one of this kind and subject is open already."""
+        incident_id = str(uuid.uuid4())
+        with self._append() as append:
+            if append.fetch(
+                "select 1 from incidents i where kind = %s and subject = %s"
+                " and not exists (select from incident_resolved r where r.incident_id = i.incident_id)",
+                (kind, subject),
+            ):
+                return None
+            append.insert(
+                "insert into incidents (incident_id, kind, subject, severity, owner, message) values %s returning 1",
+                [(incident_id, kind, subject, severity, owner, message)],
+            )
+        return incident_id
+
+    def resolve_incident(self, incident_id: str) -> bool:
+        """Resolve an incident; False if it was resolved before."""
+        with self._append() as append:
+            return bool(
+                append.insert(
+                    "insert into incident_resolved (incident_id) values %s on conflict do nothing returning 1",
+                    [(incident_id,)],
+                )
+            )
+
+    def incidents(self, *, open_only: bool = False, limit: int | None = None) -> tuple[Incident, ...]:
+        """Incidents, newest first."""
+        rows = self._fetch(
+            "select i.incident_id::text, i.kind, i.subject, i.severity, i.owner, i.message, i.opened_at, r.resolved_at"
+            " from incidents i left join incident_resolved r using (incident_id)"
+            " where not %s or r.incident_id is null order by i.ledger_seq desc limit %s",
+            (open_only, limit),
+        )
+        return tuple(
+            Incident(
+                incident_id=r[0],
+                kind=r[1],
+                subject=r[2],
+                severity=r[3],
+                owner=r[4],
+                message=r[5],
+                opened_at=r[6],
+                resolved_at=r[7],
+            )
+            for r in rows
+        )
+
+    def events(self, view_key: str | None = None, *, limit: int | None = None) -> tuple[LedgerEvent, ...]:
+        """Everything that happened, newest first."""
+        rows = self._fetch(
+            "select ledger_seq, at, event, view, subject, detail from ledger_events"
+            " where (%s::text is null or view = %s) order by ledger_seq desc limit %s",
+            (view_key, view_key, limit),
+        )
+        return tuple(
+            LedgerEvent(ledger_seq=r[0], at=r[1], event=r[2], view=r[3], subject=r[4], detail=r[5]) for r in rows
+        )

@@ -1,0 +1,102 @@
+"""What the ledger returns besides the batches and syncs of `domain.batch`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from feature_platform.domain.batch import Batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchHistory:
+    """One batch with all that is recorded of it. An instant is None while that has not happened."""
+
+    batch: Batch
+    run_id: str
+    code_version: str
+    opened_at: datetime
+    computed_at: datetime | None
+    row_count: int | None
+    byte_count: int | None
+    compute_seconds: float | None
+    peak_memory_bytes: int | None
+    source_watermark: datetime | None
+    audited_at: datetime | None
+    audit_passed: bool | None
+    failed_at: datetime | None
+    failure: str | None
+    published_at: datetime | None
+    position: int | None
+
+    @property
+    def state(self) -> str:
+        """The last thing that happened: `opened`, `computed`, `audited`, `failed` or `published`."""
+        if self.published_at is not None:
+            return "published"
+        if self.failed_at is not None:
+            return "failed"
+        if self.audited_at is not None:
+            return "audited"
+        return "computed" if self.computed_at is not None else "opened"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnfinishedBatch:
+    """An opened batch that was neither published nor given up: its run is alive, or it crashed."""
+
+    batch: Batch
+    run_id: str
+    opened_at: datetime
+    age: timedelta
+    """By the database's clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceLoad:
+    """The newest load of one source."""
+
+    source: str
+    loaded_through: datetime
+    """Up to this arrival instant nothing is missing from the lake."""
+    watermark: datetime | None
+    loaded_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """One recorded deploy."""
+
+    ledger_seq: int
+    deployed_at: datetime
+    platform_version: str
+    manifest_hash: str
+    views: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """One alert: opened once, resolved once."""
+
+    incident_id: str
+    kind: str
+    subject: str
+    severity: str
+    owner: str
+    message: str
+    opened_at: datetime
+    resolved_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerEvent:
+    """One line of the ledger, for people."""
+
+    ledger_seq: int
+    at: datetime
+    event: str
+    view: str | None
+    subject: str
+    detail: Mapping[str, Any]

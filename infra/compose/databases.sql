@@ -1,0 +1,2 @@
+create database ledger;
+create database lake;

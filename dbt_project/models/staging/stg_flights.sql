@@ -1,0 +1,31 @@
+with
+
+flights as (
+
+    select * from {{ source('nycflights13', 'flights') }}
+
+),
+
+renamed as (
+
+    select
+        flight_id,
+        carrier,
+        origin,
+        dest,
+        scheduled_departure_at,
+        departed_at,
+        arrived_at,
+        dep_delay,
+        arr_delay,
+        air_time,
+        cancelled,
+        -- a cancelled flight did not leave late: it did not leave
+        dep_delay > 15 as left_late,
+        known_at,
+        ingested_at
+    from flights
+
+)
+
+select * from renamed

@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
+LATENCY_ALLOWED = "a whole number of milliseconds, e.g. `20 ms`, or of seconds"
 ALLOWED = "a whole number and one of second(s), minute(s), hour(s), day(s), week(s), e.g. `90 minutes`"
 
 
@@ -22,7 +23,21 @@ def parse_duration(value: object) -> timedelta | None:
     match = re.fullmatch(r"\s*(\d+)\s+([a-z]+?)s?\s*", value) if isinstance(value, str) else None
     if match is None or match[2] not in _UNITS:
         return None
-    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+    try:
+        return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+    except (OverflowError, ValueError):  # ValueError: more digits than Python turns into a number
+        return None
+
+
+def parse_latency(value: object) -> timedelta | None:
+    """A latency: milliseconds (`20 ms`), or a duration; None if it is neither or not longer than zero.
+
+    >>> parse_latency("20 ms"), parse_latency("0 ms") is None
+    (datetime.timedelta(microseconds=20000), True)
+    """
+    match = re.fullmatch(r"\s*(\d{1,9})\s*(?:ms|milliseconds?)\s*", value) if isinstance(value, str) else None
+    latency = timedelta(milliseconds=int(match[1])) if match else parse_duration(value)
+    return latency if latency is not None and latency > timedelta(0) else None
 
 
 def format_duration(duration: timedelta) -> str:

@@ -1,0 +1,100 @@
+"""Opening the lake: DuckDB in memory with the DuckLake catalog attached as `lake`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+
+from feature_platform.errors import ConfigurationError, LedgerUnavailableError, NotDeployedError
+from feature_platform.lake.extensions import extension_directory
+from feature_platform.lake.scratch import scratch_directory
+from feature_platform.lake.sql import quote_identifier, quote_literal
+from feature_platform.settings import Settings
+
+CATALOG = "lake"
+COMMIT_RETRIES = 10
+"""How often DuckLake repeats a commit that met another one. Appends to one table never needed more (measured)."""
+
+
+def catalog_uri(lake_catalog: str) -> str:
+    """What DuckDB attaches, from the libpq keywords of the catalog's database.
+
+    >>> catalog_uri("dbname=lake host=/tmp/pg")
+    'ducklake:postgres:dbname=lake host=/tmp/pg'
+    """
+    return f"ducklake:postgres:{lake_catalog}"
+
+
+def build_attach(settings: Settings, *, read_only: bool) -> str:
+    """The ATTACH statement."""
+    # the catalog keeps paths relative to the data path, so with the override a moved directory still opens
+    options = [f"DATA_PATH {quote_literal(data_path(settings.lake_data))}", "OVERRIDE_DATA_PATH true"]
+    if read_only:
+        options += ["READ_ONLY", "CREATE_IF_NOT_EXISTS false"]
+    uri = quote_literal(catalog_uri(settings.lake_catalog))
+    return f"attach {uri} as {quote_identifier(CATALOG)} ({', '.join(options)})"
+
+
+def data_path(lake_data: str) -> str:
+    """The data path with its final slash, which DuckLake compares."""
+    return lake_data if lake_data.endswith("/") else lake_data + "/"
+
+
+def connect(settings: Settings, *, read_only: bool = False, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """Open the lake, with catalog `lake` in use. Close the connection when done.
+
+    Args:
+        settings: addresses, memory limit, data directory.
+        read_only: refuse writes to the lake; the catalog must exist.
+        threads: at most so many threads (default: one per core).
+
+    Raises:
+        NotDeployedError: `read_only` and the catalog does not exist yet.
+        LedgerUnavailableError: the catalog's Postgres cannot be reached.
+    """
+    config = {
+        "memory_limit": settings.duckdb_memory,
+        "temp_directory": str(scratch_directory(settings.scratch)),
+        "extension_directory": str(extension_directory(settings.home)),
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+    }
+    if threads is not None:
+        config["threads"] = str(threads)
+    try:
+        connection = duckdb.connect(":memory:", config=config)
+    except duckdb.Error as error:
+        raise ConfigurationError("DuckDB refused its settings", found=str(error), hint="see settings.py") from error
+    try:
+        _attach(connection, settings, read_only=read_only)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read_only: bool) -> None:
+    remote = "://" in settings.lake_data
+    if not remote and not read_only:
+        Path(settings.lake_data).mkdir(parents=True, exist_ok=True)
+    for extension in ("ducklake", "postgres_scanner", *(("httpfs",) if remote else ())):
+        connection.execute(f"load {extension}")
+    connection.execute("set TimeZone = 'UTC'")
+    connection.execute(f"set ducklake_max_retry_count = {COMMIT_RETRIES}")
+    try:
+        connection.execute(build_attach(settings, read_only=read_only))
+    except duckdb.Error as error:
+        message = str(error).replace(settings.lake_catalog, "…")  # it may hold a password
+        if "does not exist" in message:
+            raise NotDeployedError(
+                "the lake has no catalog yet", found=message, hint="run `feature-platform deploy`"
+            ) from error
+        if "Unable to connect" in message or "connection" in message.lower():
+            raise LedgerUnavailableError(
+                "cannot connect to the lake catalog's Postgres",
+                found=message,
+                hint="start it with `feature-platform up`, or check FEATURE_PLATFORM_LAKE_CATALOG",
+            ) from error
+        raise
+    connection.execute(f"use {quote_identifier(CATALOG)}")

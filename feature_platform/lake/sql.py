@@ -1,0 +1,155 @@
+"""SQL of the lake as values: quoting, the physical table of a feature view, what a deploy has to change.
+
+Rule: nothing here runs SQL. Identifiers go through `quote_identifier`; values are parameters wherever DuckDB takes
+them and `quote_literal` where it does not (ATTACH, options).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
+from feature_platform.domain.types import ColumnType, parse_column_type
+from feature_platform.domain.windows import Grain
+from feature_platform.errors import Finding
+
+SOURCES_SCHEMA = "sources"
+STAGING_SCHEMA = "staging"
+BATCHES_SCHEMA = "batches"
+SCHEMAS = (SOURCES_SCHEMA, STAGING_SCHEMA, BATCHES_SCHEMA)
+
+BATCH_ID = "_batch_id"
+PARTITION_START = "_partition_start"
+
+# DuckLake writes one file per distinct partition value and insert: `identity(_partition_start)` would make a backfill
+# of 90 days 90 files (measured: docs/reference/lake.md). DuckLake's `day` is the day of the month, hence the rows.
+_PARTITIONING = {
+    Grain.HOUR: ("year", "month", "day"),
+    Grain.DAY: ("year", "month"),
+    Grain.MONTH: ("year",),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableColumn:
+    """A column of a physical table."""
+
+    name: str
+    type: ColumnType
+    nullable: bool
+
+
+def quote_identifier(name: str) -> str:
+    """The name as an SQL identifier.
+
+    >>> print(quote_identifier('odd "name" here'))
+    "odd ""name"" here"
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_literal(text: str) -> str:
+    """The text as an SQL string, for the places that take no parameters.
+
+    >>> quote_literal("it's")
+    "'it''s'"
+    """
+    return "'" + text.replace("'", "''") + "'"
+
+
+def qualified(schema: str, table: str) -> str:
+    """A table of the lake, fully qualified.
+
+    >>> qualified("batches", "carrier_delays_v1")
+    '"lake"."batches"."carrier_delays_v1"'
+    """
+    return ".".join(quote_identifier(part) for part in ("lake", schema, table))
+
+
+def batches_table(view: FeatureView) -> str:
+    """The view's physical table, quoted and qualified."""
+    return qualified(BATCHES_SCHEMA, view.table)
+
+
+def table_columns(view: FeatureView) -> tuple[TableColumn, ...]:
+    """All columns of the view's physical table: keys, event time, features, batch id, partition start."""
+    return (
+        *(TableColumn(name=column.name, type=column.type, nullable=False) for column in view.entities),
+        TableColumn(name=EVENT_TIMESTAMP, type=ColumnType.TIMESTAMPTZ, nullable=False),
+        *(TableColumn(name=column.name, type=column.type, nullable=True) for column in view.features),
+        TableColumn(name=BATCH_ID, type=ColumnType.VARCHAR, nullable=False),
+        TableColumn(name=PARTITION_START, type=ColumnType.TIMESTAMPTZ, nullable=False),
+    )
+
+
+def build_create_table(view: FeatureView) -> tuple[str, ...]:
+    """The statements that create the view's empty physical table and set its file layout."""
+    columns = ", ".join(
+        f"{quote_identifier(column.name)} {column.type.value}{'' if column.nullable else ' not null'}"
+        for column in table_columns(view)
+    )
+    return (
+        f"create table {batches_table(view)} ({columns})",
+        f"alter table {batches_table(view)} set partitioned by ({partitioning(view.grain)})",
+    )
+
+
+def partitioning(grain: Grain) -> str:
+    """The partition keys of a table of this grain.
+
+    >>> partitioning(Grain.DAY)
+    'year("_partition_start"), month("_partition_start")'
+    """
+    return ", ".join(f"{transform}({quote_identifier(PARTITION_START)})" for transform in _PARTITIONING[grain])
+
+
+def build_add_columns(view: FeatureView, existing: Mapping[str, str]) -> tuple[str, ...]:
+    """The statements that append the features the table does not have yet; older rows read as NULL."""
+    return tuple(
+        f"alter table {batches_table(view)} add column {quote_identifier(column.name)} {column.type.value}"
+        for column in view.features
+        if column.name not in existing
+    )
+
+
+def find_breaking_changes(view: FeatureView, existing: Mapping[str, str]) -> tuple[Finding, ...]:
+    """Why the declared view does not fit the table it has: batches are never rewritten, so only features may be added.
+
+    Args:
+        view: the view as declared.
+        existing: columns of the physical table, name to DuckDB type.
+    """
+    declared = {column.name: column for column in table_columns(view)}
+    findings = [
+        _breaking(view, f"column {name} was removed", found=f"deployed with {name} {kind}")
+        for name, kind in existing.items()
+        if name not in declared
+    ]
+    for name, column in declared.items():
+        if name not in existing:
+            if not column.nullable:
+                findings.append(_breaking(view, f"entity {name} was added", found=f"keys of the table lack {name}"))
+        elif parse_column_type(existing[name]) is not column.type:
+            findings.append(
+                _breaking(
+                    view, f"column {name} changed its type", found=f"{existing[name]} deployed, {column.type} declared"
+                )
+            )
+    # keys stand before event_timestamp: the order of the table tells what was a key
+    deployed = tuple(existing)[: list(existing).index(EVENT_TIMESTAMP)] if EVENT_TIMESTAMP in existing else ()
+    if deployed != view.entity_names and not findings:
+        found = f"({', '.join(deployed)}) deployed, ({', '.join(view.entity_names)}) declared"
+        findings.append(_breaking(view, "the entities changed", found=found))
+    return tuple(findings)
+
+
+def _breaking(view: FeatureView, problem: str, *, found: str) -> Finding:
+    return Finding(
+        file=view.yaml_path,
+        node=view.key,
+        problem=problem,
+        found=found,
+        allowed="within a version, features may be added; nothing else changes",
+        hint=f"keep version {view.version} as it is and declare version {view.version + 1} of {view.name}",
+    )

@@ -1,0 +1,10 @@
+"""The online store: what lies in Valkey, and the client that reads it.
+
+Rule: light. Standard library, libvalkey, domain, settings and errors, nothing else, so that a serving process pays
+for what it uses.
+"""
+
+from feature_platform.online.client import FeatureClient
+from feature_platform.online.result import FeatureStatus, OnlineFeatures, OnlineRow, ViewReading
+
+__all__ = ["FeatureClient", "FeatureStatus", "OnlineFeatures", "OnlineRow", "ViewReading"]

@@ -1,0 +1,85 @@
+-- The only code that writes rows and positions. Loaded under a name that carries the hash of this text, so that
+-- processes of two versions of the platform never run each other's code. Rules: docs/reference/online-format.md.
+--
+-- Positions are compared as two 32-bit words: Lua compares strings by the server's locale, and a double holds 53 bits.
+
+local NO_EXPIRY = -1
+local ABSENT = -2
+-- a tombstone of a view without ttl outlives this much delay of a write it must refuse
+local TOMBSTONE_LIFE_MS = 30 * 24 * 3600 * 1000
+local PREFIX_BYTES = 16
+
+local function later(a, b)
+    local a_high, a_low = struct.unpack('>I4I4', a)
+    local b_high, b_low = struct.unpack('>I4I4', b)
+    if a_high ~= b_high then return a_high > b_high end
+    return a_low > b_low
+end
+
+local function now_ms()
+    local now = server.call('TIME')
+    return tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)
+end
+
+-- KEYS: one per row. ARGV: per row its value and the instant (ms) until which it must be kept, 0 = for ever.
+-- Returns {rows written, rows refused because a later position is there, rows left out because they are past keeping}.
+local function write(keys, args)
+    local now = now_ms()
+    local written, refused, dead = 0, 0, 0
+    for i, key in ipairs(keys) do
+        local value, keep_until = args[2 * i - 1], tonumber(args[2 * i])
+        local held = server.call('GETRANGE', key, 0, 7)
+        if #held == 8 and later(held, value) then
+            refused = refused + 1
+        else
+            local expiry = #held == 8 and server.call('PEXPIRETIME', key) or ABSENT
+            local is_tombstone = #value == PREFIX_BYTES
+            if is_tombstone and (keep_until == 0 or expiry == NO_EXPIRY) then
+                keep_until = math.max(keep_until, now + TOMBSTONE_LIFE_MS)
+            elseif expiry == NO_EXPIRY then
+                keep_until = 0
+            end
+            if keep_until == 0 then
+                server.call('SET', key, value)
+                written = written + 1
+            else
+                keep_until = math.max(keep_until, expiry)
+                if keep_until > now then
+                    server.call('SET', key, value, 'PXAT', string.format('%.0f', keep_until))
+                    written = written + 1
+                else
+                    dead = dead + 1
+                end
+            end
+        end
+    end
+    return {written, refused, dead}
+end
+
+local function server_run_id()
+    return string.match(server.call('INFO', 'server'), 'run_id:(%x+)')
+end
+
+-- KEYS: the position key. ARGV: a fresh nonce, used if there is no position yet.
+-- Returns {nonce, position as text, the server's run id}.
+local function begin(keys, args)
+    server.call('HSETNX', keys[1], 'nonce', args[1])
+    server.call('HSETNX', keys[1], 'position', '0')
+    local held = server.call('HMGET', keys[1], 'nonce', 'position')
+    return {held[1], held[2], server_run_id()}
+end
+
+-- KEYS: the position key. ARGV: nonce and run id that begin() returned, the position reached.
+-- Returns 1, or 0 if the store is no longer the one that begin() met.
+local function advance(keys, args)
+    local held = server.call('HMGET', keys[1], 'nonce', 'position')
+    if held[1] ~= args[1] or server_run_id() ~= args[2] then return 0 end
+    if tonumber(args[3]) > tonumber(held[2]) then
+        server.call('HSET', keys[1], 'position', args[3], 'run_id', args[2])
+    end
+    return 1
+end
+
+server.register_function('fp_write_HASH', write)
+server.register_function('fp_begin_HASH', begin)
+server.register_function('fp_advance_HASH', advance)

@@ -1,0 +1,196 @@
+"""Rows of the reference sources into the lake, as their `ingested_at` passes.
+
+Rule: first the rows commit, then the ledger says so. A load adds the rows of (after, through] that are not there yet,
+so it can be repeated after a crash at any point. Loads of one source take turns under an advisory lock in Postgres.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import psycopg2
+import psycopg2.errors
+
+from feature_platform.domain.windows import aware_utc
+from feature_platform.errors import LockBusyError, NotDeployedError, UnknownNameError, chosen_from
+from feature_platform.ledger import Ledger, deployment_lock
+from feature_platform.reference.clock import ReferenceClock, fix_clock
+from feature_platform.reference.extract import parquet_file
+from feature_platform.reference.transform import SOURCES, ReferenceSource
+
+SCHEMA = "sources"
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+# "fpsr"; with two keys it lies apart from the ledger's own locks, which have one
+_LOCK_CLASS = 0x66707372
+_LOCK_WAIT = "120s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceLoaded:
+    """What a load brought."""
+
+    source: str
+    row_count: int
+    """Rows that were not there before."""
+    after: datetime | None
+    through: datetime
+    """Up to this arrival instant nothing is missing now."""
+    watermark: datetime | None
+    """Newest `ingested_at` in the lake."""
+
+
+def prepare(lake: duckdb.DuckDBPyConnection, ledger: Ledger) -> tuple[str, ...]:
+    """Create the source tables that are missing; their names. Staging views need the tables, so this precedes deploy.
+
+    Raises:
+        LockBusyError: runs are going on.
+    """
+    with deployment_lock(ledger.connection, exclusive=True):
+        lake.execute(f"create schema if not exists lake.{SCHEMA}")
+        missing = [source for source in SOURCES.values() if not _exists(lake, source)]
+        for source in missing:
+            lake.execute("begin")
+            try:
+                columns = ", ".join(f'"{name}" {kind}' for name, kind in source.columns.items())
+                lake.execute(f"create table {_table(source)} ({columns})")
+                if source.partitioned_by:
+                    transforms = ", ".join(source.partitioned_by)
+                    lake.execute(f"alter table {_table(source)} set partitioned by ({transforms})")
+                lake.execute("commit")
+            except BaseException:
+                lake.execute("rollback")
+                raise
+    return tuple(source.name for source in missing)
+
+
+def load_source(
+    lake: duckdb.DuckDBPyConnection,
+    ledger: Ledger,
+    source: str,
+    *,
+    home: Path,
+    through: datetime,
+    after: datetime | None = None,
+    run_id: str = "",
+) -> SourceLoaded:
+    """Bring a source up to `through`.
+
+    The load begins at `after`, or earlier, where the ledger's last load ended: so `loaded_through` never skips rows.
+    `after=None` begins at the beginning.
+
+    Raises:
+        UnknownNameError: no such source.
+        NotDeployedError: its table is missing.
+        LockBusyError: another load of it, or a deploy, is going on.
+    """
+    if source not in SOURCES:
+        raise UnknownNameError(f"no reference source {source!r}", allowed=chosen_from(SOURCES))
+    declared = SOURCES[source]
+    through = aware_utc(through, "through")
+    clock = fix_clock(ledger, now=datetime.now(UTC))
+    rows = parquet_file(declared, home)
+    with deployment_lock(ledger.connection, exclusive=False), _source_lock(ledger, source):
+        if not _exists(lake, declared):
+            raise NotDeployedError(f"the lake has no table {SCHEMA}.{source}", hint="run `feature-platform up`")
+        begin = _begin(ledger, source, after=after)
+        row_count = append_rows(lake, declared, rows, clock, after=begin, through=through)
+        watermark = _watermark(lake, declared)
+        ledger.record_source_load(
+            source, loaded_through=through, row_count=row_count, watermark=watermark, run_id=run_id
+        )
+    return SourceLoaded(source=source, row_count=row_count, after=begin, through=through, watermark=watermark)
+
+
+def append_rows(
+    lake: duckdb.DuckDBPyConnection,
+    source: ReferenceSource,
+    rows: Path,
+    clock: ReferenceClock,
+    *,
+    after: datetime | None,
+    through: datetime,
+) -> int:
+    """Add the rows of (after, through] that are not in the lake, in one statement; how many. Takes no lock."""
+    key = ", ".join(source.key)
+    bounds = {"after": after or _BEGINNING, "through": through}
+    inserted = lake.execute(
+        f"""
+        insert into {_table(source)} ({", ".join(f'"{name}"' for name in source.columns)})
+        select {", ".join(f'"{name}"' for name in source.columns)}
+        from (
+            select {_moved(source, clock)} from read_parquet($rows)
+            -- on the data's own clock, so that row groups of the file are skipped
+            where ingested_at > $after::timestamptz - $shift and ingested_at <= $through::timestamptz - $shift
+        ) as arrived
+        anti join (
+            select {key} from {_table(source)} where ingested_at > $after and ingested_at <= $through
+        ) as present using ({key})
+        """,
+        bounds | {"rows": str(rows), "shift": clock.shift},
+    ).fetchone()
+    return int(inserted[0]) if inserted else 0
+
+
+def _moved(source: ReferenceSource, clock: ReferenceClock) -> str:
+    days = clock.weeks * 7
+    columns = []
+    for name, kind in source.columns.items():
+        if name == "flight_id":
+            columns.append(
+                f"concat_ws('-', strftime(service_date + interval ({days}) days, '%Y-%m-%d'), carrier, flight, origin)"
+                " as flight_id"
+            )
+        elif kind == "timestamptz":
+            columns.append(f'"{name}" + interval ({days}) days as "{name}"')
+        else:
+            columns.append(f'"{name}"')
+    return ", ".join(columns)
+
+
+def _begin(ledger: Ledger, source: str, *, after: datetime | None) -> datetime | None:
+    if after is None:
+        return None
+    loaded = ledger.loaded_through(source)
+    return None if loaded is None else min(loaded, aware_utc(after, "after"))
+
+
+def _watermark(lake: duckdb.DuckDBPyConnection, source: ReferenceSource) -> datetime | None:
+    found = lake.execute(f"select max(ingested_at) from {_table(source)}").fetchone()
+    return found[0] if found else None
+
+
+def _table(source: ReferenceSource) -> str:
+    return f"lake.{SCHEMA}.{source.name}"
+
+
+def _exists(lake: duckdb.DuckDBPyConnection, source: ReferenceSource) -> bool:
+    found = lake.execute(
+        "select 1 from duckdb_tables() where database_name = 'lake' and schema_name = ? and table_name = ?",
+        [SCHEMA, source.name],
+    ).fetchone()
+    return found is not None
+
+
+@contextmanager
+def _source_lock(ledger: Ledger, source: str) -> Iterator[None]:
+    key = zlib.crc32(source.encode()) & 0x7FFFFFFF
+    with ledger.connection.cursor() as cursor:
+        cursor.execute("begin")
+        try:
+            cursor.execute("select set_config('lock_timeout', %s, true)", (_LOCK_WAIT,))
+            cursor.execute("select pg_advisory_lock(%s, %s)", (_LOCK_CLASS, key))
+            cursor.execute("commit")
+        except psycopg2.errors.LockNotAvailable as error:
+            cursor.execute("rollback")
+            raise LockBusyError(f"another load of {source} did not end within {_LOCK_WAIT}") from error
+    try:
+        yield
+    finally:
+        with suppress(psycopg2.Error), ledger.connection.cursor() as cursor:
+            cursor.execute("select pg_advisory_unlock(%s, %s)", (_LOCK_CLASS, key))

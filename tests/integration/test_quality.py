@@ -1,0 +1,337 @@
+"""Great Expectations on DuckDB: one passing and one failing case per supported kind, and the measured traps."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import duckdb
+import pytest
+
+from feature_platform.domain.batch import Batch
+from feature_platform.domain.feature_view import (
+    Column,
+    Expectation,
+    FeatureView,
+    FreshnessSla,
+    LateData,
+    LatePolicy,
+    OnlineTier,
+    Owner,
+)
+from feature_platform.domain.types import ColumnType
+from feature_platform.domain.windows import Grain, partition_starting
+from feature_platform.errors import InvalidDeclarationsError
+from feature_platform.quality import SUPPORTED, check_names, judge, validate_expectations
+
+DAY = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def view_with(*expectations: Expectation) -> FeatureView:
+    return FeatureView(
+        name="carrier_delays",
+        version=1,
+        description="",
+        entities=(Column(name="carrier", type=ColumnType.VARCHAR),),
+        features=(
+            Column(name="delay", type=ColumnType.DOUBLE),
+            Column(name="flights", type=ColumnType.BIGINT),
+            Column(name="Half", type=ColumnType.BIGINT),
+            Column(name="seen_on", type=ColumnType.DATE),
+        ),
+        grain=Grain.DAY,
+        begin=DAY,
+        ttl=None,
+        availability_delay=timedelta(minutes=90),
+        late_data=LateData(policy=LatePolicy.RECOMPUTE, window=timedelta(days=7)),
+        freshness=FreshnessSla(warn_after=None, error_after=None),
+        online=OnlineTier.VALKEY,
+        owner=Owner(name="ops", email="ops@example.com"),
+        group="ops",
+        access="public",
+        tags=(),
+        deprecation_date=None,
+        sources=(),
+        expectations=expectations,
+        unique_id="model.tiny.carrier_delays.v1",
+        table="carrier_delays_v1",
+        sql_path="models/carrier_delays.sql",
+        yaml_path="models/carrier_delays.yml",
+        code_version="1",
+    )
+
+
+def batch_of(day: datetime) -> Batch:
+    return Batch(
+        batch_id=str(uuid.uuid4()), seq=1, view="carrier_delays@1", partition=partition_starting(day, Grain.DAY)
+    )
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    return batch_of(DAY)
+
+
+@pytest.fixture
+def con(batch):
+    """One batch of 100 carriers: delays 0.0 to 99.0, flights 0 to 6 in turn; and a neighbour that breaks everything."""
+    connection = duckdb.connect()
+    connection.execute("set TimeZone = 'UTC'")
+    connection.execute("attach ':memory:' as lake; create schema lake.batches")
+    connection.execute(
+        "create table lake.batches.carrier_delays_v1 as"
+        " select 'c' || lpad(i::varchar, 2, '0') as carrier, timestamptz '2026-03-02 00:00:00+00' as event_timestamp,"
+        " i::double as delay, (i % 7)::bigint as flights, (i % 2)::bigint as \"Half\", date '2026-03-01' as seen_on,"
+        " ? as _batch_id, timestamptz '2026-03-01 00:00:00+00' as _partition_start from range(100) as r(i)",
+        [batch.batch_id],
+    )
+    connection.execute(
+        "insert into lake.batches.carrier_delays_v1 select null, null, -1e9, -5, 9, null, uuid()::varchar,"
+        " timestamptz '2026-03-01 00:00:00+00' from range(50)"
+    )
+    yield connection
+    connection.close()
+
+
+def expect(kind: str, severity: str = "error", **arguments) -> Expectation:
+    return Expectation(type=kind, arguments=arguments, severity=severity)
+
+
+# kind: (arguments that pass, arguments that fail)
+CASES = {
+    "ExpectTableRowCountToBeBetween": ({"min_value": 1}, {"min_value": 101}),
+    "ExpectTableRowCountToEqual": ({"value": 100}, {"value": 99}),
+    "UnexpectedRowsExpectation": (
+        {"unexpected_rows_query": "select * from {batch} where delay < 0"},
+        {"unexpected_rows_query": "select * from {batch} where delay > 98"},
+    ),
+    "ExpectColumnDistinctValuesToBeInSet": (
+        {"column": "flights", "value_set": list(range(7))},
+        {"column": "flights", "value_set": [0, 1]},
+    ),
+    "ExpectColumnDistinctValuesToContainSet": (
+        {"column": "flights", "value_set": [1]},
+        {"column": "flights", "value_set": [8]},
+    ),
+    "ExpectColumnDistinctValuesToEqualSet": (
+        {"column": "Half", "value_set": [0, 1]},
+        {"column": "Half", "value_set": [0]},
+    ),
+    "ExpectColumnKLDivergenceToBeLessThan": (
+        {"column": "Half", "partition_object": {"values": [0, 1], "weights": [0.5, 0.5]}, "threshold": 0.01},
+        {"column": "Half", "partition_object": {"values": [0, 1], "weights": [0.99, 0.01]}, "threshold": 0.01},
+    ),
+    "ExpectColumnMaxToBeBetween": ({"column": "delay", "max_value": 99}, {"column": "delay", "max_value": 98}),
+    "ExpectColumnMeanToBeBetween": (
+        {"column": "delay", "min_value": 49.5, "max_value": 49.5},
+        {"column": "delay", "max_value": 49.4},
+    ),
+    "ExpectColumnMedianToBeBetween": (
+        {"column": "delay", "min_value": 49, "max_value": 50},
+        {"column": "delay", "min_value": 51},
+    ),
+    "ExpectColumnMinToBeBetween": ({"column": "delay", "min_value": 0}, {"column": "delay", "min_value": 1}),
+    "ExpectColumnMostCommonValueToBeInSet": (
+        {"column": "flights", "value_set": [0, 1], "ties_okay": True},
+        {"column": "flights", "value_set": [6]},
+    ),
+    "ExpectColumnPairValuesAToBeGreaterThanB": (
+        {"column_A": "delay", "column_B": "flights", "or_equal": True},
+        {"column_A": "delay", "column_B": "flights", "or_equal": False},
+    ),
+    "ExpectColumnPairValuesToBeEqual": (
+        {"column_A": "delay", "column_B": "delay"},
+        {"column_A": "delay", "column_B": "flights"},
+    ),
+    "ExpectColumnProportionOfNonNullValuesToBeBetween": (
+        {"column": "delay", "min_value": 1},
+        {"column": "delay", "max_value": 0.9},
+    ),
+    "ExpectColumnProportionOfUniqueValuesToBeBetween": (
+        {"column": "carrier", "min_value": 1},
+        {"column": "flights", "min_value": 1},
+    ),
+    "ExpectColumnQuantileValuesToBeBetween": (
+        {"column": "delay", "quantile_ranges": {"quantiles": [0.5, 0.9], "value_ranges": [[45, 55], [85, 95]]}},
+        {"column": "delay", "quantile_ranges": {"quantiles": [0.5, 0.9], "value_ranges": [[45, 55], [95, None]]}},
+    ),
+    "ExpectColumnStdevToBeBetween": (
+        {"column": "delay", "min_value": 28, "max_value": 30},
+        {"column": "delay", "max_value": 1},
+    ),
+    "ExpectColumnSumToBeBetween": (
+        {"column": "delay", "min_value": 4950, "max_value": 4950},
+        {"column": "delay", "max_value": 4949},
+    ),
+    "ExpectColumnUniqueValueCountToBeBetween": (
+        {"column": "flights", "min_value": 7, "max_value": 7},
+        {"column": "flights", "min_value": 8},
+    ),
+    "ExpectColumnValueLengthsToBeBetween": (
+        {"column": "carrier", "min_value": 3, "max_value": 3},
+        {"column": "carrier", "max_value": 2},
+    ),
+    "ExpectColumnValueLengthsToEqual": ({"column": "carrier", "value": 3}, {"column": "carrier", "value": 2}),
+    "ExpectColumnValueZScoresToBeLessThan": (
+        {"column": "delay", "threshold": 4, "double_sided": True},
+        {"column": "delay", "threshold": 1, "double_sided": True},
+    ),
+    "ExpectColumnValuesToBeBetween": (
+        {"column": "delay", "min_value": 0, "max_value": 99},
+        {"column": "delay", "min_value": 1},
+    ),
+    "ExpectColumnValuesToBeInSet": (
+        {"column": "flights", "value_set": [0, 1, 2], "mostly": 0.4},
+        {"column": "flights", "value_set": [0, 1, 2], "mostly": 0.5},
+    ),
+    "ExpectColumnValuesToBeNull": ({"column": "delay", "mostly": 0}, {"column": "delay"}),
+    "ExpectColumnValuesToBeUnique": ({"column": "carrier"}, {"column": "flights"}),
+    "ExpectColumnValuesToMatchLikePattern": (
+        {"column": "carrier", "like_pattern": "c%"},
+        {"column": "carrier", "like_pattern": "c0%"},
+    ),
+    # a match anywhere in the text, as everywhere but in DuckDB's own `~`
+    "ExpectColumnValuesToMatchRegex": (
+        {"column": "carrier", "regex": "[0-9]"},
+        {"column": "carrier", "regex": "^[0-9]"},
+    ),
+    "ExpectColumnValuesToMatchRegexList": (
+        {"column": "carrier", "regex_list": ["^c[0-4]", "^c[5-9]"]},
+        {"column": "carrier", "regex_list": ["^c[0-4]"]},
+    ),
+    "ExpectColumnValuesToNotBeInSet": (
+        {"column": "flights", "value_set": [7]},
+        {"column": "flights", "value_set": [6]},
+    ),
+    "ExpectColumnValuesToNotBeNull": ({"column": "delay"}, None),  # its failing case needs other rows, see below
+    "ExpectColumnValuesToNotMatchRegex": (
+        {"column": "carrier", "regex": "z"},
+        {"column": "carrier", "regex": "9$"},
+    ),
+    "ExpectCompoundColumnsToBeUnique": (
+        {"column_list": ["carrier", "event_timestamp"]},
+        {"column_list": ["flights", "event_timestamp"]},
+    ),
+    "ExpectMulticolumnSumToEqual": (
+        {"column_list": ["flights", "Half"], "sum_total": 3, "mostly": 0.1},
+        {"column_list": ["flights", "Half"], "sum_total": 3},
+    ),
+    "ExpectSelectColumnValuesToBeUniqueWithinRecord": (
+        {"column_list": ["flights", "Half"], "mostly": 0.5},
+        {"column_list": ["flights", "Half"]},
+    ),
+}  # fmt: skip
+
+
+def test_every_supported_kind_has_a_case():
+    assert set(CASES) == SUPPORTED
+
+
+def test_each_kind_passes_what_is_right_and_fails_what_is_wrong(con, batch):
+    right = [expect(kind, **passing) for kind, (passing, _) in CASES.items()]
+    wrong = [expect(kind, **failing) for kind, (_, failing) in CASES.items() if failing is not None]
+    outcomes = judge(view_with(*right, *wrong), con, [batch])
+    said = [(outcome.check, outcome.passed, dict(outcome.detail)) for outcome in outcomes]
+    assert [one for one in said[: len(right)] if not one[1]] == []
+    assert [one for one in said[len(right) :] if one[1] or "error" in one[2]] == []
+
+
+def test_not_null_fails_on_null(con, batch):
+    con.execute("update lake.batches.carrier_delays_v1 set delay = null where carrier = 'c07'")
+    (outcome,) = judge(view_with(expect("ExpectColumnValuesToNotBeNull", column="delay")), con, [batch])
+    assert not outcome.passed
+    assert outcome.blocking
+    assert outcome.detail["unexpected_count"] == 1
+
+
+@pytest.mark.parametrize(
+    "expectation",
+    [
+        expect("ExpectColumnValuesToNotBeNull", column="delay"),
+        expect("ExpectColumnValuesToBeBetween", column="delay", min_value=0),
+        expect("ExpectColumnMinToBeBetween", column="delay", min_value=0),
+    ],
+)
+def test_nan_never_passes(con, batch, expectation):
+    con.execute("update lake.batches.carrier_delays_v1 set delay = 'nan'::double where carrier = 'c07'")
+    (outcome,) = judge(view_with(expectation), con, [batch])
+    assert not outcome.passed
+    assert outcome.detail["nan"] == {"delay": 1}
+
+
+def test_an_empty_batch_passes_nothing_unless_the_view_allows_it(con):
+    empty = batch_of(DAY + timedelta(days=1))
+    not_null = expect("ExpectColumnValuesToNotBeNull", column="delay")
+    rows = expect("ExpectTableRowCountToBeBetween", min_value=1)
+    assert [outcome.passed for outcome in judge(view_with(not_null, rows), con, [empty])] == [False, False]
+    allowed = expect("ExpectTableRowCountToBeBetween", min_value=0)
+    assert [outcome.passed for outcome in judge(view_with(not_null, allowed), con, [empty])] == [True, True]
+
+
+def test_batches_are_judged_one_by_one(con, batch):
+    empty = batch_of(DAY + timedelta(days=1))
+    outcomes = judge(view_with(expect("ExpectTableRowCountToBeBetween", min_value=1)), con, [batch, empty])
+    assert {outcome.batch_id: outcome.passed for outcome in outcomes} == {batch.batch_id: True, empty.batch_id: False}
+
+
+def test_an_exception_while_judging_is_a_failed_check(con, batch):
+    broken = expect("UnexpectedRowsExpectation", unexpected_rows_query="select nothing from {batch}")
+    fine = expect("ExpectColumnMaxToBeBetween", column="delay", max_value=99)
+    broken_outcome, fine_outcome = judge(view_with(broken, fine), con, [batch])
+    assert not broken_outcome.passed
+    assert "nothing" in broken_outcome.detail["error"]
+    assert fine_outcome.passed
+
+
+def test_bounds_on_timestamps_are_instants(con, batch):
+    latest = expect("ExpectColumnMaxToBeBetween", column="event_timestamp", max_value="2026-03-01T23:59:59+00:00")
+    (outcome,) = judge(view_with(latest), con, [batch])
+    assert not outcome.passed
+    day_only = expect("ExpectColumnMaxToBeBetween", column="event_timestamp", max_value="2026-03-02")
+    with pytest.raises(InvalidDeclarationsError, match="no instant"):
+        judge(view_with(day_only), con, [batch])
+    on_dates = expect("ExpectColumnMaxToBeBetween", column="seen_on", max_value="2026-03-01")
+    assert judge(view_with(on_dates), con, [batch])[0].passed
+
+
+def test_warnings_do_not_block(con, batch):
+    (outcome,) = judge(view_with(expect("ExpectTableRowCountToEqual", severity="warn", value=1)), con, [batch])
+    assert (outcome.passed, outcome.blocking) == (False, False)
+
+
+def test_the_callers_transaction_is_left_alone(con, batch):
+    con.execute("begin; create temp table mine as select 1 as x")
+    judge(
+        view_with(expect("UnexpectedRowsExpectation", unexpected_rows_query="select nothing from {batch}")),
+        con,
+        [batch],
+    )
+    assert con.execute("from mine").fetchall() == [(1,)]
+    con.execute("commit")
+
+
+def test_wrong_declarations_are_found_with_reason():
+    view = view_with(
+        expect("ExpectColumnMeanToBeBetwen", column="delay"),
+        expect("ExpectColumnMeanToBeBetween", column="dealy", min_value=0),
+        expect("ExpectColumnValuesToNotBeNull", severity="fatal", column="delay"),
+    )
+    problems = [finding.problem for finding in validate_expectations(view)]
+    assert problems == [
+        "expectation ExpectColumnMeanToBeBetwen is not supported",
+        "ExpectColumnMeanToBeBetween names a column the view does not have",
+        "ExpectColumnValuesToNotBeNull has an unknown severity",
+    ]
+    (finding,) = validate_expectations(view_with(expect("ExpectColumnMeanToBeBetween", column="delay", lowest=0)))
+    assert "does not take these arguments" in finding.problem
+    assert "lowest" in finding.found
+
+
+def test_names_of_checks_are_unique_in_a_view():
+    mean = expect("ExpectColumnMeanToBeBetween", column="delay", min_value=0)
+    names = check_names(view_with(mean, mean, expect("ExpectColumnKLDivergenceToBeLessThan", column="Half")))
+    assert names == (
+        "expect_column_mean_to_be_between_delay",
+        "expect_column_mean_to_be_between_delay_2",
+        "expect_column_kl_divergence_to_be_less_than_half",
+    )

@@ -47,8 +47,7 @@ def code_version(manifest: Manifest, model: Node) -> str:
 
 def _relevant(node: Node) -> dict[str, Any]:
     if node.get("resource_type") == "source":
-        keys = ("schema", "identifier", "loaded_at_field", "columns")
-        relevant = {key: node.get(key) for key in keys[:-1]}
+        relevant = {key: node.get(key) for key in ("schema", "identifier", "loaded_at_field")}
         relevant["event_time"] = _mapping(node.get("config")).get("event_time")
     else:
         config = _mapping(node.get("config"))
@@ -56,7 +55,12 @@ def _relevant(node: Node) -> dict[str, Any]:
             "sql": node.get("raw_code"),
             "schema": node.get("schema"),
             "alias": node.get("alias"),
-            "config": {key: value for key, value in config.items() if key not in _IRRELEVANT_CONFIG},
+            "config": {
+                # a key without a value is as good as absent: releases of dbt add such keys
+                key: value
+                for key, value in config.items()
+                if key not in _IRRELEVANT_CONFIG and value not in (None, {}, [])
+            },
             "meta": _meta(config.get("meta")),
         }
         if node.get("resource_type") == "seed":

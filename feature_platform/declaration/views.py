@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from feature_platform.declaration.code_version import code_version
@@ -93,11 +93,13 @@ def parse_view(node: Node, project: Project, reporter: Reporter) -> FeatureView:
     group, owner = owner_of_view(node, project.owners, reporter)
     if (access := str(node.get("access"))) not in ACCESS:
         reporter.report("has an unknown `access`", found=access, allowed=chosen_from(ACCESS))
-    delay = section.duration("availability_delay", required="availability_delay: 90 minutes")
+    delay = section.duration("availability_delay", required="availability_delay: 90 minutes") or timedelta(0)
     online = OnlineTier(section.choice("online", OnlineTier, OnlineTier.NONE))
     ttl = section.duration("ttl", positive=True)
     freshness = _freshness(section)
-    _check_times(section, grain, delay=delay or timedelta(0), ttl=ttl, freshness=freshness, online=online)
+    sources = _sources(node, project, reporter)
+    _check_lag(section, delay, sources)
+    _check_times(section, grain, delay=delay, ttl=ttl, freshness=freshness, online=online)
     return FeatureView(
         name=str(node.get("name")),
         version=node["version"] if isinstance(node.get("version"), int) else 0,
@@ -107,7 +109,7 @@ def parse_view(node: Node, project: Project, reporter: Reporter) -> FeatureView:
         grain=grain,
         begin=begin,
         ttl=ttl,
-        availability_delay=delay or timedelta(0),
+        availability_delay=delay,
         late_data=_late_data(section),
         freshness=freshness,
         online=online,
@@ -116,7 +118,7 @@ def parse_view(node: Node, project: Project, reporter: Reporter) -> FeatureView:
         access=access,
         tags=tuple(node.get("tags") or (node.get("config") or {}).get("tags") or ()),
         deprecation_date=_deprecation_date(node, reporter),
-        sources=_sources(node, project, reporter),
+        sources=sources,
         expectations=tuple(
             parse_expectations(
                 section.path("expectations"), section.values.get("expectations"), columns.names, reporter
@@ -288,7 +290,7 @@ def _check_times(
         )
 
 
-def _deprecation_date(node: Node, reporter: Reporter) -> Any:
+def _deprecation_date(node: Node, reporter: Reporter) -> date | None:
     written = node.get("deprecation_date")
     if written is None:
         return None
@@ -335,3 +337,14 @@ def _sources(node: Node, project: Project, reporter: Reporter) -> tuple[Source, 
             hint="write `config: {event_time: <column>}` for the source",
         )
     return tuple(sorted(sources, key=lambda source: source.unique_id))
+
+
+def _check_lag(section: Section, delay: timedelta, sources: tuple[Source, ...]) -> None:
+    slowest = max(sources, key=lambda source: source.reporting_lag, default=None)
+    if slowest is not None and section.values.get("availability_delay") and delay < slowest.reporting_lag:
+        section.report(
+            "availability_delay",
+            f"is shorter than the reporting lag of source {slowest.name}",
+            allowed=f"at least {format_duration(slowest.reporting_lag)}, and the time a run takes",
+            hint="a partition computed earlier than its rows arrive is always computed without them",
+        )

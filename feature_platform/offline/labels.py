@@ -1,0 +1,225 @@
+"""Labels (Feast's `entity_df`): what a caller asks features for, read into DuckDB once and validated as a whole.
+
+Rule: every column comes back unchanged and every row in its place. Keys keep their types and are never converted by
+guess: 1.7 is no key 1, and "1" is no key 1. A label with a NULL key is kept and gets NULL features; a label without a
+time, or with a time that names no instant, is refused.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_platform.domain.feature_view import FeatureView
+from feature_platform.domain.types import ColumnType
+from feature_platform.errors import EntityError, RequestError, TimestampError, chosen_from
+from feature_platform.lake.sql import quote_identifier as quote
+from feature_platform.offline.point_in_time import LABEL_ID, LABELS, Statement
+
+_INPUT = "labels_input"
+_INTEGERS = frozenset(
+    {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
+)
+_ACCEPTED = (
+    "a pandas DataFrame, anything Arrow (table, batches, reader), a DuckDB relation, or a path of a Parquet file"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """Validated labels: they lie in table `LABELS` of the connection that loaded them."""
+
+    columns: tuple[str, ...]
+    """The caller's columns, in order."""
+    casts: Mapping[str, str]
+    """Key columns without any value, and the type to give them: theirs says nothing (an empty or all-NULL column)."""
+    count: int
+    oldest: datetime | None
+    newest: datetime | None
+    """None if there are no labels."""
+
+
+def load_labels(
+    connection: duckdb.DuckDBPyConnection, entity_df: Any, *, views: Sequence[FeatureView], timestamp_column: str
+) -> Labels:
+    """Read labels into the connection and validate them.
+
+    Args:
+        connection: a private connection; gets table `LABELS`.
+        entity_df: a pandas DataFrame, Arrow data, a DuckDB relation or the path of a Parquet file.
+        views: the views whose entities the labels must have.
+        timestamp_column: name of the column that holds the labels' time.
+
+    Raises:
+        RequestError: this kind of input is unknown, or its columns cannot be told apart.
+        EntityError: a key column is missing or has another type.
+        TimestampError: the time is missing, has no time zone, or is NULL somewhere.
+    """
+    names, source = _open(connection, entity_df)
+    _check_names(names, views, timestamp_column)
+    try:
+        connection.execute(
+            # the window without an order numbers rows as they come, and keeps that scan in order
+            f"create table {LABELS} as select row_number() over () - 1 as {LABEL_ID}, * from {source.sql}",
+            dict(source.parameters),
+        )
+    except (duckdb.InvalidInputException, duckdb.NotImplementedException, duckdb.ConversionException) as error:
+        raise RequestError("cannot read the labels", found=str(error), allowed=_ACCEPTED) from error
+    finally:
+        connection.unregister(_INPUT)
+    types = {row[0]: row[1] for row in connection.execute(f"describe {LABELS}").fetchall()}
+    types.pop(LABEL_ID)
+    count, oldest, newest = _check_times(connection, timestamp_column, types[timestamp_column])
+    casts = _check_keys(connection, views, types)
+    return Labels(columns=tuple(names), casts=casts, count=count, oldest=oldest, newest=newest)
+
+
+def _open(connection: duckdb.DuckDBPyConnection, entity_df: Any) -> tuple[list[str], Statement]:
+    """Column names of the input, and a relation to read it from, at most once."""
+    if isinstance(entity_df, (str, Path)):
+        path = Path(entity_df)
+        try:
+            names = pq.read_schema(path).names
+        except (OSError, pa.ArrowInvalid) as error:
+            raise RequestError(
+                f"cannot read the labels from {path}", found=str(error), allowed="a Parquet file"
+            ) from error
+        return names, Statement(sql="read_parquet($path)", parameters={"path": glob.escape(str(path))})
+    arrow = _to_arrow(entity_df)
+    connection.register(_INPUT, arrow)
+    return arrow.schema.names, Statement(sql=_INPUT)
+
+
+def _to_arrow(entity_df: Any) -> pa.Table | pa.RecordBatchReader:
+    try:
+        # looked at by name: pandas is imported only by who uses it. Its own Arrow stream would add the index.
+        if type(entity_df).__module__.partition(".")[0] == "pandas" and hasattr(entity_df, "columns"):
+            return pa.Table.from_pandas(entity_df, preserve_index=False)
+        if isinstance(entity_df, pa.Table):
+            return entity_df
+        if hasattr(entity_df, "__arrow_c_stream__"):
+            return pa.RecordBatchReader.from_stream(entity_df)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise RequestError(
+            "cannot read the labels", found=str(error), allowed="columns that hold values of one type each"
+        ) from error
+    except ValueError as error:  # pyarrow's complaint about equal pandas column names
+        raise RequestError("cannot read the labels", found=str(error)) from error
+    raise RequestError("cannot read the labels", found=type(entity_df).__qualname__, allowed=_ACCEPTED)
+
+
+def _check_names(names: Sequence[str], views: Iterable[FeatureView], timestamp_column: str) -> None:
+    repeated = [name for name, count in Counter(name.lower() for name in names).items() if count > 1]
+    if repeated:
+        raise RequestError(
+            "columns of the labels cannot be told apart",
+            found=chosen_from(name for name in names if name.lower() in repeated),
+            allowed="names that differ in more than upper and lower case",
+        )
+    if LABEL_ID in map(str.lower, names):
+        raise RequestError(f"the labels have a column {LABEL_ID}", hint="rename it: the platform uses this name")
+    missing: dict[str, list[str]] = {}
+    for view in views:
+        for entity in view.entity_names:
+            if entity not in names:
+                missing.setdefault(entity, []).append(view.key)
+    if missing:
+        raise EntityError(
+            "the labels lack key columns",
+            found=f"columns {chosen_from(names)}",
+            allowed="; ".join(f"{entity} (needed by {', '.join(keys)})" for entity, keys in missing.items()),
+            hint="add the columns, or rename yours to these names",
+        )
+    if timestamp_column not in names:
+        raise TimestampError(
+            f"the labels have no column {timestamp_column!r}",
+            found=f"columns {chosen_from(names)}",
+            hint="pass timestamp_column= with the name of the column that holds each label's time",
+        )
+
+
+def _check_times(
+    connection: duckdb.DuckDBPyConnection, column: str, kind: str
+) -> tuple[int, datetime | None, datetime | None]:
+    """How many labels there are, and the oldest and newest of their times."""
+    time = quote(column)
+    (count, present), *_ = connection.execute(f"select count(*), count({time}) from {LABELS}").fetchall()
+    if present < count:
+        (row,), *_ = connection.execute(f"select min({LABEL_ID}) from {LABELS} where {time} is null").fetchall()
+        raise TimestampError(
+            f"{count - present} of {count} labels have no time",
+            found=f"NULL in column {column!r}, first in row {row}",
+            hint="drop these rows, or give them the instant at which the prediction was made",
+        )
+    if not count:
+        return 0, None, None
+    if kind != ColumnType.TIMESTAMPTZ:
+        naive = kind.startswith("TIMESTAMP")
+        raise TimestampError(
+            f"column {column!r} of the labels {'has no time zone' if naive else 'is no timestamp'}",
+            found=kind,
+            allowed=ColumnType.TIMESTAMPTZ.value,
+            hint=f'say in which zone it was recorded, e.g. df["{column}"] = df["{column}"].dt.tz_localize("UTC"),'
+            f" or in SQL: {column} at time zone 'UTC'"
+            if naive
+            else f'convert it, e.g. df["{column}"] = pandas.to_datetime(df["{column}"], utc=True)',
+        )
+    # a Python datetime holds years 1 to 9999; a day is left for the delay and the zone
+    (strange,), *_ = connection.execute(
+        f"select count(*) from {LABELS} where not isfinite({time})"
+        f" or {time} not between timestamptz '1000-01-01 00:00:00+00' and timestamptz '9000-01-01 00:00:00+00'"
+    ).fetchall()
+    if strange:
+        raise TimestampError(
+            f"{strange} of {count} labels have an impossible time",
+            found=f"column {column!r} holds infinite instants, or ones outside the years 1000 to 9000",
+            hint="check the unit of the column: seconds read as milliseconds look like this",
+        )
+    (oldest, newest), *_ = connection.execute(f"select min({time}), max({time}) from {LABELS}").fetchall()
+    return count, oldest, newest
+
+
+def _check_keys(
+    connection: duckdb.DuckDBPyConnection, views: Iterable[FeatureView], types: Mapping[str, str]
+) -> dict[str, str]:
+    """The casts of key columns without values; every other key column must have its entity's type."""
+    casts: dict[str, str] = {}
+    wrong: dict[str, ColumnType] = {}
+    for view in views:
+        for entity in view.entities:
+            if _same_kind(types[entity.name], entity.type):
+                continue
+            (values,), *_ = connection.execute(f"select count({quote(entity.name)}) from {LABELS}").fetchall()
+            if values:
+                wrong[entity.name] = entity.type
+            else:
+                casts[entity.name] = entity.type.value
+    if wrong:
+        name, kind = next(iter(wrong.items()))
+        number = kind in _INTEGERS
+        raise EntityError(
+            "key columns of the labels have another type than the entity",
+            found=", ".join(f"{name} {types[name]}" for name in wrong),
+            allowed=", ".join(f"{name} {kind.value}" for name, kind in wrong.items()),
+            hint=f'convert it yourself, e.g. df["{name}"] = df["{name}"].astype("{"Int64" if number else "string"}"),'
+            f" or in SQL: cast({name} as {kind.value})",
+        )
+    return casts
+
+
+def _same_kind(found: str, declared: ColumnType) -> bool:
+    """Whether values of both types can be equal without converting either: integers of any width are one kind."""
+    if declared in _INTEGERS:
+        return found in _INTEGERS
+    if declared is ColumnType.VARCHAR:
+        return found == declared or found.startswith("ENUM")
+    return found == declared

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from feature_platform.declaration.manifest import Manifest, Node
+from feature_platform.declaration.manifest import Manifest, Node, as_mapping, config_of
 
 # Configuration that cannot change a row. Everything else counts, so that a key dbt adds is counted too.
 _IRRELEVANT_CONFIG = frozenset(
@@ -48,9 +48,9 @@ def code_version(manifest: Manifest, model: Node) -> str:
 def _relevant(node: Node) -> dict[str, Any]:
     if node.get("resource_type") == "source":
         relevant = {key: node.get(key) for key in ("schema", "identifier", "loaded_at_field")}
-        relevant["event_time"] = _mapping(node.get("config")).get("event_time")
+        relevant["event_time"] = config_of(node).get("event_time")
     else:
-        config = _mapping(node.get("config"))
+        config = config_of(node)
         relevant = {
             "sql": node.get("raw_code"),
             "schema": node.get("schema"),
@@ -66,16 +66,16 @@ def _relevant(node: Node) -> dict[str, Any]:
         if node.get("resource_type") == "seed":
             relevant["contents"] = node.get("checksum")
     relevant["columns"] = [
-        [name, _mapping(column).get("data_type"), _mapping(column).get("constraints")]
-        for name, column in _mapping(node.get("columns")).items()
+        [name, as_mapping(column).get("data_type"), as_mapping(column).get("constraints")]
+        for name, column in as_mapping(node.get("columns")).items()
     ]
     return relevant
 
 
 def _meta(meta: object) -> dict[str, Any]:
     """Macros may read `meta`, so it counts; of the platform's own section only the entities do."""
-    relevant = {key: value for key, value in _mapping(meta).items() if key not in {"feature_view", "dagster"}}
-    if entities := _mapping(_mapping(meta).get("feature_view")).get("entities"):
+    relevant = {key: value for key, value in as_mapping(meta).items() if key not in {"feature_view", "dagster"}}
+    if entities := as_mapping(as_mapping(meta).get("feature_view")).get("entities"):
         relevant["entities"] = entities
     return relevant
 
@@ -92,20 +92,16 @@ def _macros(manifest: Manifest, nodes: Iterable[Node]) -> Iterator[str]:
             continue
         seen.add(unique_id)
         yield unique_id
-        waiting += _mapping(macro.get("depends_on")).get("macros", [])
+        waiting += as_mapping(macro.get("depends_on")).get("macros", [])
 
 
 def _used(manifest: Manifest, node: Node) -> Iterator[str]:
     """Macros of a node: those dbt recorded, and those it calls by a name it builds from the configuration."""
-    yield from _mapping(node.get("depends_on")).get("macros", [])
-    config = _mapping(node.get("config"))
+    yield from as_mapping(node.get("depends_on")).get("macros", [])
+    config = config_of(node)
     names = {
         f"get_incremental_{config.get('incremental_strategy')}_sql",
         f"materialization_{config.get('materialized')}_default",
         f"materialization_{config.get('materialized')}_{manifest.metadata.get('adapter_type', 'duckdb')}",
     }
     yield from (unique_id for unique_id, macro in manifest.macros.items() if macro.get("name") in names)
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -66,6 +66,21 @@ class Manifest:
             waiting += [(parent, path) for parent in reversed(parents(found))]
 
 
+def as_mapping(value: object) -> Mapping[str, Any]:
+    """The value if it is a mapping, else an empty one: people write anything, and dbt passes `meta` on unread."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def config_of(node: Node) -> Mapping[str, Any]:
+    """The node's rendered configuration."""
+    return as_mapping(node.get("config"))
+
+
+def meta_of(node: Node) -> Mapping[str, Any]:
+    """The node's `meta`: that of its configuration over that of the node itself, where older projects write it."""
+    return {**as_mapping(node.get("meta")), **as_mapping(config_of(node).get("meta"))}
+
+
 def parents(node: Node) -> list[str]:
     """Unique ids of what a node refers to directly."""
     return list(node.get("depends_on", {}).get("nodes", []))

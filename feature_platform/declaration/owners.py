@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from feature_platform.declaration.findings import Reporter, did_you_mean, show
-from feature_platform.declaration.manifest import Manifest, Node, yaml_path
+from feature_platform.declaration.manifest import Manifest, Node, as_mapping, config_of, meta_of, yaml_path
 from feature_platform.domain.feature_view import Owner
 from feature_platform.errors import chosen_from
 
@@ -24,8 +24,7 @@ def parse_groups(manifest: Manifest, reporter: Reporter, used: frozenset[str]) -
 
 def parse_owner(node: Node, reporter: Reporter) -> Owner:
     """The owner of a group or an exposure. Reports an address that is missing or none."""
-    owner = node.get("owner")
-    owner = owner if isinstance(owner, Mapping) else {}
+    owner = as_mapping(node.get("owner"))
     email = owner.get("email")
     if isinstance(email, list) and len(email) == 1:
         email = email[0]
@@ -37,8 +36,7 @@ def parse_owner(node: Node, reporter: Reporter) -> Owner:
             hint="write `owner: {name: …, email: team@example.com}`; more places to alert: `config.meta.routes`",
         )
         email = ""
-    meta = (node.get("config") or {}).get("meta") or {}
-    routes = meta.get("routes") or [] if isinstance(meta, Mapping) else []
+    routes = meta_of(node).get("routes") or []
     if not isinstance(routes, list) or not all(isinstance(route, str) and route for route in routes):
         reporter.report(
             "`config.meta.routes` is no list of addresses",
@@ -52,7 +50,7 @@ def parse_owner(node: Node, reporter: Reporter) -> Owner:
 
 def owner_of_view(node: Node, owners: Mapping[str, Owner], reporter: Reporter) -> tuple[str, Owner]:
     """Group and owner of a view; reports a view without a group."""
-    group = node.get("group") or (node.get("config") or {}).get("group")
+    group = node.get("group") or config_of(node).get("group")
     if group and group in owners:
         return str(group), owners[group]
     reporter.report(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import date
 
 from feature_platform.declaration.findings import Reporter, Section, did_you_mean, show
-from feature_platform.declaration.manifest import Manifest, Node, parents, yaml_path
+from feature_platform.declaration.manifest import Manifest, Node, meta_of, parents, yaml_path
 from feature_platform.declaration.owners import parse_owner
 from feature_platform.domain.durations import LATENCY_ALLOWED, parse_latency
 from feature_platform.domain.feature_service import FeatureService, ViewSelection
@@ -23,8 +23,7 @@ def parse_service(
 ) -> FeatureService:
     """The service an exposure declares. `views` are by dbt's unique id."""
     reporter = reporter.at(yaml_path(node), f"feature service {node.get('name')}")
-    meta = (node.get("config") or {}).get("meta") or node.get("meta") or {}
-    section = Section.read(SECTION, meta.get("feature_service"), KEYS, reporter)
+    section = Section.read(SECTION, meta_of(node).get("feature_service"), KEYS, reporter)
     owner = parse_owner(node, reporter)
     read = _views_read(node, manifest, views, reporter)
     selections = _selections(section, read, latest)

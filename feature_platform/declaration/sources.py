@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
 
 from feature_platform.declaration.findings import Reporter, Section, did_you_mean
-from feature_platform.declaration.manifest import Node, yaml_path
+from feature_platform.declaration.manifest import Node, config_of, meta_of, yaml_path
 from feature_platform.domain.feature_view import Source
 
 SECTION = "meta.feature_source"
@@ -17,7 +16,7 @@ def parse_source(node: Node, reporter: Reporter) -> Source:
     """A source that feature views read. Reports what is missing and goes on with a stand-in."""
     name = f"{node.get('source_name')}.{node.get('name')}"
     reporter = reporter.at(yaml_path(node), f"source {name}")
-    config = node.get("config") or {}
+    config = config_of(node)
     loaded_at = node.get("loaded_at_field") or config.get("loaded_at_field")
     if not loaded_at:
         reporter.report(
@@ -26,9 +25,9 @@ def parse_source(node: Node, reporter: Reporter) -> Source:
             allowed="the column with the instant at which a row reached us",
             hint="write `loaded_at_field: ingested_at`; batches keep the newest one they used as their watermark",
         )
-    meta = config.get("meta") or node.get("meta") or {}
+    meta = meta_of(node)
     section = Section.read(SECTION, meta.get("feature_source"), KEYS, reporter)
-    if isinstance(meta, Mapping) and "feature_source" not in meta:
+    if "feature_source" not in meta:
         reporter.report(
             "has no `config.meta.feature_source`",
             allowed="`feature_source: {reporting_lag: <duration>}`",

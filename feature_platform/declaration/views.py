@@ -15,7 +15,7 @@ from feature_platform.declaration.code_version import code_version
 from feature_platform.declaration.columns import NAME, NAME_ALLOWED, parse_columns
 from feature_platform.declaration.expectations import parse_expectations
 from feature_platform.declaration.findings import Reporter, Section, did_you_mean, show
-from feature_platform.declaration.manifest import Manifest, Node, parse_date, yaml_path
+from feature_platform.declaration.manifest import Manifest, Node, as_mapping, config_of, meta_of, parse_date, yaml_path
 from feature_platform.declaration.owners import owner_of_view
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_view import (
@@ -55,11 +55,11 @@ class Project:
 
 def declared_section(node: Node) -> object:
     """The value of `meta.feature_view`, in `config` or on the node itself; None if there is none."""
-    for meta in ((node.get("config") or {}).get("meta"), node.get("meta")):
-        if isinstance(meta, Mapping) and "feature_view" in meta:
-            # a bare `feature_view:` declares a view too, with everything missing
-            return meta["feature_view"] if meta["feature_view"] is not None else {}
-    return None
+    meta = meta_of(node)
+    if "feature_view" not in meta:
+        return None
+    # a bare `feature_view:` declares a view too, with everything missing
+    return meta["feature_view"] if meta["feature_view"] is not None else {}
 
 
 def label(node: Node) -> str:
@@ -72,12 +72,11 @@ def check_undeclared(node: Node, reporter: Reporter) -> None:
     """Report a model that lies where feature views lie and is none."""
     if FOLDER not in node.get("fqn", [])[:-1] and node.get("schema") != SCHEMA:
         return
-    meta = (node.get("config") or {}).get("meta") or {}
     reporter.at(yaml_path(node), f"model {node.get('name')}").report(
         f"lies among the feature views and has no `{SECTION}`",
         found=str(node.get("original_file_path")),
         allowed=f"only feature views in the folder {FOLDER} and the schema {SCHEMA}",
-        hint=next(filter(None, (did_you_mean(str(key), ["feature_view"]) for key in meta)), "")
+        hint=next(filter(None, (did_you_mean(str(key), ["feature_view"]) for key in meta_of(node))), "")
         or "write `config: {meta: {feature_view: {entities: [...], …}}}`, or move the model to staging",
     )
 
@@ -88,7 +87,7 @@ def parse_view(node: Node, project: Project, reporter: Reporter) -> FeatureView:
     section = Section.read(SECTION, declared_section(node), KEYS, reporter)
     _check_identity(node, reporter)
     _check_storage(node, reporter)
-    grain, begin = _partitions(node.get("config") or {}, reporter)
+    grain, begin = _partitions(config_of(node), reporter)
     columns = parse_columns(node, section)
     group, owner = owner_of_view(node, project.owners, reporter)
     if (access := str(node.get("access"))) not in ACCESS:
@@ -116,7 +115,7 @@ def parse_view(node: Node, project: Project, reporter: Reporter) -> FeatureView:
         owner=owner,
         group=group,
         access=access,
-        tags=tuple(node.get("tags") or (node.get("config") or {}).get("tags") or ()),
+        tags=tuple(node.get("tags") or config_of(node).get("tags") or ()),
         deprecation_date=_deprecation_date(node, reporter),
         sources=sources,
         expectations=tuple(
@@ -156,7 +155,7 @@ def _check_identity(node: Node, reporter: Reporter) -> None:
 
 def _check_storage(node: Node, reporter: Reporter) -> None:
     """How dbt writes the table: only appending keeps batches immutable and lets runs write at the same time."""
-    config = node.get("config") or {}
+    config = config_of(node)
     strategy = config.get("incremental_strategy")
     if node.get("language", "sql") != "sql":
         reporter.report("is no SQL model", found=show(node.get("language")), allowed="sql")
@@ -174,7 +173,7 @@ def _check_storage(node: Node, reporter: Reporter) -> None:
         ("full_refresh", config.get("full_refresh"), (False,)),
         ("on_schema_change", config.get("on_schema_change"), ("append_new_columns", "fail")),
         ("event_time", config.get("event_time"), (EVENT_TIMESTAMP,)),
-        ("contract.enforced", (config.get("contract") or {}).get("enforced"), (True,)),
+        ("contract.enforced", as_mapping(config.get("contract")).get("enforced"), (True,)),
     )
     for key, found, allowed in wanted:
         if found not in allowed:
@@ -304,7 +303,7 @@ def _sources(node: Node, project: Project, reporter: Reporter) -> tuple[Source, 
     sources: list[Source] = []
     for parent, path in project.manifest.upstream(node):
         unique_id, kind = parent.get("unique_id"), parent.get("resource_type")
-        materialized = (parent.get("config") or {}).get("materialized")
+        materialized = config_of(parent).get("materialized")
         way = " → ".join((str(node.get("name")), *path))
         if unique_id in project.view_names:
             reporter.report(

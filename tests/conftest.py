@@ -1,0 +1,167 @@
+"""Real services for tests: one embedded Postgres and one Valkey per session, fresh databases per test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from feature_platform.settings import PREFIX, Settings
+
+PROJECT = Path(__file__).parents[1]
+
+
+def pytest_configure() -> None:
+    # a job that is cancelled (SIGTERM) ends its servers as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # a developer's own stack must not be what tests talk to
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def service_home() -> Iterator[Path]:
+    """Data directory of the session's services; not under pytest's, which root's Postgres user cannot enter."""
+    home = Path(tempfile.mkdtemp(prefix="fp-test-"))
+    home.chmod(0o711)
+    from feature_platform.local.places import Places
+
+    yield home
+    Places(home=home).remove_sockets()
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(service_home: Path):
+    """The running `PostgresServer`: `.url(database)`, `.keywords`."""
+    from feature_platform.local.places import Places
+    from feature_platform.local.postgres import start_postgres, stop_postgres
+
+    places = Places(home=service_home)
+    with places.lock():
+        # what a power failure would do to it does not matter here, and every new database would wait for the disk
+        server = start_postgres(places, settings=("fsync=off",))
+    yield server
+    stop_postgres(places)
+
+
+@pytest.fixture(scope="session")
+def valkey_server(service_home: Path):
+    """URL of the running Valkey."""
+    from feature_platform.local.places import Places
+    from feature_platform.local.valkey import start_valkey, stop_valkey
+
+    places = Places(home=service_home)
+    with places.lock():
+        server = start_valkey(places)
+    yield server.url
+    stop_valkey(places)
+
+
+def _administer(server, *statements: str) -> None:
+    with closing(psycopg2.connect(f"dbname=postgres {server.keywords}")) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+
+@pytest.fixture
+def new_database(postgres_server):
+    """Make a fresh database, optionally from a template; its name. Dropped at the end, whoever is connected."""
+    made: list[str] = []
+
+    def create(template: str = "template0") -> str:
+        name = f"test_{uuid.uuid4().hex}"
+        _administer(postgres_server, f"create database {name} template {template} strategy file_copy")
+        made.append(name)
+        return name
+
+    yield create
+    _administer(postgres_server, *(f"drop database if exists {name} with (force)" for name in made))
+
+
+@pytest.fixture(scope="session")
+def _migrated_template(postgres_server) -> str:
+    from feature_platform.ledger import migrate
+
+    _administer(postgres_server, "create database migrated")
+    migrate(postgres_server.url("migrated"))
+    return "migrated"
+
+
+@pytest.fixture
+def ledger_url(postgres_server, new_database, _migrated_template: str) -> str:
+    """A fresh ledger, migrated."""
+    return postgres_server.url(new_database(_migrated_template))
+
+
+@pytest.fixture
+def empty_ledger_url(postgres_server, new_database) -> str:
+    """A fresh database for a ledger, not migrated."""
+    return postgres_server.url(new_database())
+
+
+@pytest.fixture
+def lake_catalog(postgres_server, new_database) -> str:
+    """libpq keywords of a fresh database for DuckLake's catalog."""
+    return f"dbname={new_database()} {postgres_server.keywords}"
+
+
+@pytest.fixture
+def lake_catalog_url(lake_catalog: str) -> str:
+    return lake_catalog
+
+
+@pytest.fixture
+def valkey_url(valkey_server: str) -> str:
+    """The session's Valkey, emptied: data, functions, scripts."""
+    import valkey
+
+    with closing(valkey.Valkey.from_url(valkey_server)) as client:
+        client.flushall()
+        client.function_flush("SYNC")
+    return valkey_server
+
+
+@pytest.fixture
+def settings(tmp_path: Path, ledger_url: str, lake_catalog: str, valkey_url: str) -> Settings:
+    """Settings of a fresh platform: fresh ledger, lake and home, emptied Valkey."""
+    home = tmp_path / "home"
+    (home / "lake").mkdir(parents=True)
+    return Settings(
+        project=PROJECT,
+        home=home,
+        ledger_url=ledger_url,
+        lake_catalog=lake_catalog,
+        lake_data=str(home / "lake"),
+        valkey_url=valkey_url,
+        store="default",
+        duckdb_memory="1GB",
+    )
+
+
+@pytest.fixture
+def settings_in_environ(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The same, also in the environment, for code that reads it (and for child processes)."""
+    values = {
+        "PROJECT": str(settings.project),
+        "HOME": str(settings.home),
+        "LEDGER_URL": settings.ledger_url,
+        "LAKE_CATALOG": settings.lake_catalog,
+        "LAKE_DATA": settings.lake_data,
+        "VALKEY_URL": settings.valkey_url,
+        "STORE": settings.store,
+        "DUCKDB_MEMORY": settings.duckdb_memory,
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(PREFIX + name, value)
+    return settings

@@ -70,7 +70,7 @@ def _write(source: ReferenceSource, raw: dict[str, Path], *, scratch: Path, made
             literal = str(csv).replace("'", "''")
             connection.execute(
                 f"create view {csv.stem} as select * from read_csv('{literal}', header = true, nullstr = ['NA', ''],"
-                " sample_size = -1)"
+                " sample_size = 50000)"
             )
         literal = str(made).replace("'", "''")
         connection.execute(

@@ -19,10 +19,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+DBT_SOURCE = "nycflights13"
 CANCELLATION_KNOWN_AFTER = timedelta(hours=2)
 DIVERSION_KNOWN_AFTER = timedelta(hours=3)
 SCHEDULE_KNOWN_BEFORE = timedelta(days=30)
 TAXIING = timedelta(minutes=25)
+
+ZONES = (
+    "America/New_York",
+    "America/Chicago",
+    "America/Denver",
+    "America/Phoenix",
+    "America/Los_Angeles",
+    "America/Anchorage",
+    "Pacific/Honolulu",
+    "America/Puerto_Rico",
+)
+"""Where the flights go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,44 +53,63 @@ class ReferenceSource:
     reporting_lag: timedelta
     partitioned_by: tuple[str, ...] = field(default=("year(ingested_at)", "month(ingested_at)"))
 
+    @property
+    def ledger_name(self) -> str:
+        """The source in the ledger: as dbt names it, `<source>.<table>`."""
+        return f"{DBT_SOURCE}.{self.name}"
+
 
 def interval(duration: timedelta) -> str:
     """The duration as a SQL literal."""
     return f"interval '{int(duration.total_seconds())} seconds'"
 
 
-def nearest_instant(clock_reading: str, estimate: str, zone: str) -> str:
-    """SQL: the instant nearest to `estimate` at which clocks in `zone` show the reading (minutes after midnight)."""
-    local = f"timezone({zone}, {estimate})"
-    reading = f"date_trunc('day', {local}) + to_minutes({clock_reading})"
-    # days are added in local time: a day of the change of the clocks has 23 or 25 hours
-    return (
-        f"timezone({zone}, {reading} + case when {reading} - {local} > interval 12 hours then interval (-1) day"
-        f" when {reading} - {local} < interval (-12) hours then interval 1 day else interval 0 day end)"
-    )
+def _in_zone(instant: str) -> str:
+    """SQL: between UTC and the clocks of `zone`, either way; with the zones as constants it is ten times faster."""
+    cases = " ".join(f"when '{zone}' then timezone('{zone}', {instant})" for zone in ZONES)
+    return f"case zone {cases} else error('no such zone: ' || zone) end"
 
 
-def _minutes(reading: str) -> str:
-    return f"({reading} // 100 % 24 * 60 + {reading} % 100)"
+def _with_instant(rows: str, name: str, *, reading: str, estimate: str) -> str:
+    """SQL: the rows with a column for the instant nearest to the estimate at which clocks in `zone` show the reading.
+
+    Args:
+        rows: the query to extend; it has a column `zone`.
+        name: the new column.
+        reading: a clock reading as the data writes it, HHMM.
+        estimate: an instant less than 12 hours off.
+    """
+    return f"""
+        select * exclude (local_estimate, local_reading),
+            -- days are added in local time: the days on which clocks change have 23 and 25 hours
+            {
+        _in_zone('''local_reading + case
+                when local_reading - local_estimate > interval 12 hours then interval (-1) day
+                when local_reading - local_estimate < interval (-12) hours then interval 1 day
+                else interval 0 day end''')
+    } as {name}
+        from (
+            select *,
+                date_trunc('day', local_estimate) + to_minutes({reading} // 100 % 24 * 60 + {reading} % 100)
+                    as local_reading
+            from (select *, {_in_zone(estimate)} as local_estimate from ({rows}))
+        )"""
 
 
-_PLANNED = f"""
+_PLANNED = _with_instant(
+    """
     select
         flights.*,
         make_date(flights.year, flights.month, flights.day) as service_date,
         coalesce(airports.tzone, 'America/Puerto_Rico') as zone,
-        time_hour + to_minutes(flights.minute) as scheduled_departure_at,
-        -- 450 miles an hour and half an hour on the ground: near enough to know the day
-        {
-    nearest_instant(
-        _minutes("sched_arr_time"),
-        "(time_hour + to_minutes(flights.minute) + to_minutes((30 + distance / 7.5)::bigint))",
-        "coalesce(airports.tzone, 'America/Puerto_Rico')",
-    )
-} as scheduled_arrival_at
+        time_hour + to_minutes(flights.minute) as scheduled_departure_at
     from flights
-    left join airports on airports.faa = flights.dest
-"""
+    left join airports on airports.faa = flights.dest""",
+    "scheduled_arrival_at",
+    reading="sched_arr_time",
+    # 450 miles an hour and half an hour on the ground: near enough to know the day
+    estimate="scheduled_departure_at + to_minutes((30 + distance / 7.5)::bigint)",
+)
 
 _SCHEDULES = f"""
     select
@@ -88,29 +120,21 @@ _SCHEDULES = f"""
 """
 
 _FLIGHTS_LAG = timedelta(minutes=15)
+_DEPARTED = f"""
+    select *,
+        scheduled_departure_at + to_minutes(dep_delay) as departed_at,
+        scheduled_arrival_at - scheduled_departure_at as planned_duration
+    from ({_PLANNED})"""
+_ARRIVED = _with_instant(
+    _DEPARTED,
+    "arrived_at",
+    reading="arr_time",
+    # a diverted flight came in at the first such reading after half the planned duration: no estimate is possible
+    estimate=f"""case
+        when arr_delay is not null then departed_at + to_minutes(air_time) + {interval(TAXIING)}
+        else departed_at + planned_duration / 2 + interval 12 hours end""",
+)
 _FLIGHTS = f"""
-    with planned as ({_PLANNED}),
-    departed as (
-        select *, scheduled_departure_at + to_minutes(dep_delay) as departed_at from planned
-    ),
-    arrived as (
-        select
-            *,
-            case
-                when arr_delay is not null then {
-    nearest_instant(_minutes("arr_time"), f"(departed_at + to_minutes(air_time) + {interval(TAXIING)})", "zone")
-}
-                -- diverted: some hours later than expected, so look around two hours after that
-                when arr_time is not null then {
-    nearest_instant(
-        _minutes("arr_time"),
-        "(departed_at + (scheduled_arrival_at - scheduled_departure_at) + interval 2 hours)",
-        "zone",
-    )
-}
-            end as arrived_at
-        from departed
-    )
     select
         service_date, carrier, flight, tailnum, origin, dest, scheduled_departure_at, scheduled_arrival_at,
         departed_at, arrived_at, dep_delay, arr_delay, air_time, distance,
@@ -119,10 +143,10 @@ _FLIGHTS = f"""
         case
             when dep_time is null then scheduled_departure_at + {interval(CANCELLATION_KNOWN_AFTER)}
             when arrived_at is not null then arrived_at
-            else departed_at + (scheduled_arrival_at - scheduled_departure_at) + {interval(DIVERSION_KNOWN_AFTER)}
+            else departed_at + planned_duration + {interval(DIVERSION_KNOWN_AFTER)}
         end as known_at,
         known_at + {interval(_FLIGHTS_LAG)} as ingested_at
-    from arrived
+    from ({_ARRIVED})
 """
 
 _WEATHER_LAG = timedelta(minutes=20)

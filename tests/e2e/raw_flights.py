@@ -1,7 +1,7 @@
 """The raw flights and weather, read a second time without any code of the platform, and features computed from them.
 
-Slow and obvious on purpose: local clock readings are turned into instants with `zoneinfo`, flight by flight, starting from
-the published schedule and delay (the platform starts from the time in the air); features are one plain query per question.
+Slow and obvious on purpose: local clock readings are turned into instants with `zoneinfo`, flight by flight, from the
+published schedule and delay (the platform starts from the time in the air); features are a plain query per question.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _clock_instant(reading: int, zone: ZoneInfo, about: datetime) -> datetime:
 
 
 def flights() -> Iterator[tuple[object, ...]]:
-    """(carrier, origin, dest, dep_delay, arr_delay, air_time, cancelled, known_at, ingested_at), on the data's clock."""
+    """Rows of the table `flights` below, on the data's own clock."""
     directory = data_directory()
     with (directory / "airports.csv").open(encoding="utf-8") as file:
         zones = {row["faa"]: row["tzone"] for row in csv.DictReader(file)}
@@ -83,7 +83,7 @@ def flights() -> Iterator[tuple[object, ...]]:
 
 
 def weather() -> Iterator[tuple[object, ...]]:
-    """(origin, temp, wind_speed, wind_gust, precip, visib, known_at, ingested_at), on the data's clock."""
+    """Rows of the table `weather` below, on the data's own clock."""
     with (data_directory() / "weather.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             known = datetime.fromisoformat(row["time_hour"]) + timedelta(hours=1)
@@ -127,7 +127,8 @@ def carrier_delays(database: duckdb.DuckDBPyConnection, carrier: str, at: dateti
             database,
             """
             select count(*) as flights, avg(dep_delay) as dep_delay_mean, avg((dep_delay > 15)::int) as late_share,
-                avg(cancelled::int) as cancelled_share, avg(arr_delay) as arr_delay_mean, max(dep_delay) as dep_delay_max
+                avg(cancelled::int) as cancelled_share, avg(arr_delay) as arr_delay_mean,
+                max(dep_delay) as dep_delay_max
             from flights where carrier = ? and known_at < ? and known_at >= ?
             """,
             [carrier, at, at - timedelta(days=days)],

@@ -28,7 +28,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-class Transient:
+class Transient(Exception):  # noqa: N818 - a mix-in; an exception, so that `except Transient` works
     """Mix-in: the same call may succeed later without anybody changing anything."""
 
 

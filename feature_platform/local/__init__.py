@@ -6,6 +6,6 @@ killed; nothing outside the home, its socket directory under /tmp and, as root, 
 
 from __future__ import annotations
 
-from feature_platform.local.services import ServiceStatus, start, status, stop
+from feature_platform.local.services import ServiceStatus, delete, start, status, stop
 
-__all__ = ["ServiceStatus", "start", "status", "stop"]
+__all__ = ["ServiceStatus", "delete", "start", "status", "stop"]

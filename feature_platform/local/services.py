@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from feature_platform import settings
+from feature_platform.errors import ServiceStartError
+from feature_platform.local.accounts import SHARED, instance_id
 from feature_platform.local.places import Places
 from feature_platform.local.postgres import find_postgres, start_postgres, stop_postgres
 from feature_platform.local.processes import write_text
@@ -61,6 +64,28 @@ def stop(home: Path) -> tuple[str, ...]:
         stopped = {"valkey": stop_valkey(places), "postgres": stop_postgres(places)}
         places.remove_sockets()
     return tuple(name for name, ran in stopped.items() if ran)
+
+
+def delete(home: Path) -> None:
+    """Stop the services and delete everything they and the platform keep in this home.
+
+    Raises:
+        ServiceStartError: it does not look like a data directory.
+    """
+    home = home.resolve()
+    if not home.exists():
+        return
+    if not (home / settings.CONNECTIONS_FILE).exists():
+        raise ServiceStartError(
+            f"{home} is not deleted",
+            found=f"no {settings.CONNECTIONS_FILE} in it",
+            allowed="a directory that `feature-platform up` made",
+            hint="look into it, and delete it by hand",
+        )
+    stop(home)
+    if known := instance_id(home):
+        shutil.rmtree(SHARED / known, ignore_errors=True)
+    shutil.rmtree(home)
 
 
 def status(home: Path) -> tuple[ServiceStatus, ...]:

@@ -54,7 +54,12 @@ def start_valkey(places: Places) -> ValkeyServer:
     config.write_text(_config(places.valkey, socket), encoding="utf-8")
     log = places.logs / "valkey.log"
     process = spawn(
-        _NAME, [_binary(), config], log=log, cwd=places.valkey, environ={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+        _NAME,
+        [_binary(), config],
+        log=log,
+        cwd=places.valkey,
+        environ={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
+        detail=str(socket),
     )
     process.write(places.run)
     wait_until(lambda: _answers(socket, places.valkey) or not process.is_alive(), seconds=_START_SECONDS)
@@ -74,7 +79,7 @@ def find_valkey(places: Places) -> ValkeyServer | None:
     recorded = Recorded.read(places.run, _NAME)
     if recorded is None or not recorded.is_alive():
         return None
-    socket = places.sockets() / "valkey.sock"
+    socket = Path(recorded.detail)
     wait_until(lambda: _answers(socket, places.valkey) or not recorded.is_alive(), seconds=_START_SECONDS)
     return ValkeyServer(socket=socket, pid=recorded.pid) if _answers(socket, places.valkey) else None
 

@@ -1,0 +1,242 @@
+"""Dagster's processes on one machine: webserver and daemon, each of which starts a code server by `workspace.yaml`.
+
+Rule: what is started is recorded, and `stop` ends exactly what was recorded, with everything it started, within a
+bounded time, whatever is queued. (`dagster dev` did not end within minutes while runs were queued, so it is not used.)
+Queued runs stay queued and go on at the next start.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+
+from feature_platform.errors import ServiceStartError
+from feature_platform.local import abandoned_runs, webserver
+from feature_platform.local.places import Places
+from feature_platform.local.processes import Recorded, end, excerpt, send, spawn, wait_until
+from feature_platform.local.services import ServiceStatus
+from feature_platform.settings import PREFIX
+
+DEFAULT_PORT = 3000
+WEBSERVER, DAEMON = "webserver", "daemon"
+_HOST = "127.0.0.1"
+_PORTS_TO_TRY = 20
+_UI_SECONDS = 300.0  # the first start compiles Python files and imports the definitions twice, on busy cores
+_STOP_SECONDS = 10.0
+
+
+def start_dagster(project: Path, home: Path, connections: Mapping[str, str], *, port: int | None = None) -> str:
+    """Start webserver and daemon, or leave them if they run; the UI's URL once it answers.
+
+    Args:
+        project: directory with `workspace.yaml` and `dagster_home/dagster.yaml`.
+        home: data directory.
+        connections: what `services.start` returned.
+        port: the UI's port; by default 3000, or the next free one.
+
+    Raises:
+        ServiceStartError: the port is taken, a process ended, or the definitions do not load.
+    """
+    places = Places(home=home.resolve())
+    environ = dagster_environ(places, connections)
+    with places.lock():
+        _copy_instance_config(project, places)
+        if not _alive(places, DAEMON):
+            _end_session(Recorded.read(places.run, DAEMON))
+            _settle_abandoned_runs(project, environ, connections)
+            _start(DAEMON, "dagster._daemon", "run", project=project, places=places, environ=environ)
+        running = _alive(places, WEBSERVER)
+        if running is None:
+            _end_session(Recorded.read(places.run, WEBSERVER))
+            running = _start_webserver(project, places, environ, port)
+        elif port is not None and running.detail != str(port):
+            raise ServiceStartError(
+                "the UI runs already, on another port",
+                found=f"port {running.detail}",
+                hint=f"`feature-platform down`, then `feature-platform up --port {port}`",
+            )
+    return _wait_for_ui(places, running)
+
+
+def stop_dagster(home: Path) -> tuple[str, ...]:
+    """End daemon, webserver, code servers and run workers; the names of those that ran."""
+    places = Places(home=home.resolve())
+    if not places.run.exists():
+        return ()
+    with places.lock():
+        recorded = [Recorded.read(places.run, name) for name in (DAEMON, WEBSERVER)]
+        stopped = tuple(process.name for process in recorded if process and process.is_alive())
+        # the daemon first, so that nothing new leaves the queue
+        for process in recorded:
+            _end_session(process)
+    return stopped
+
+
+def dagster_status(home: Path) -> tuple[ServiceStatus, ...]:
+    """What runs of Dagster."""
+    places = Places(home=home.resolve())
+    found = []
+    for name in (DAEMON, WEBSERVER):
+        process = _alive(places, name)
+        log = places.logs / f"{name}.log"
+        found.append(
+            ServiceStatus(
+                name=name,
+                running=process is not None,
+                pid=process.pid if process else None,
+                address=_url(process.detail) if process and process.detail else "",
+                log=str(log) if log.exists() else "",
+            )
+        )
+    return tuple(found)
+
+
+def dagster_environ(places: Places, connections: Mapping[str, str]) -> dict[str, str]:
+    """The environment of every process of Dagster on this machine."""
+    return os.environ | {
+        **connections,
+        "DAGSTER_HOME": str(places.dagster),
+        "DAGSTER_PG_URL": connections[PREFIX + "DAGSTER_URL"],
+        # events are written in batches, not with a commit each (1,488 events: 18 s or 0.8 s)
+        "DAGSTER_EVENT_BATCH_SIZE": os.environ.get("DAGSTER_EVENT_BATCH_SIZE", "500"),
+        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _alive(places: Places, name: str) -> Recorded | None:
+    recorded = Recorded.read(places.run, name)
+    return recorded if recorded and recorded.is_alive() else None
+
+
+def _url(port: str) -> str:
+    return f"http://localhost:{port}"
+
+
+def _copy_instance_config(project: Path, places: Places) -> None:
+    """Dagster writes beside its configuration, so the committed file is copied into the data directory."""
+    source = project / "dagster_home" / "dagster.yaml"
+    if not source.exists():
+        raise ServiceStartError(
+            "Dagster's configuration is missing", found=f"no {source}", hint="restore it (git checkout)"
+        )
+    places.dagster.mkdir(exist_ok=True)
+    shutil.copyfile(source, places.dagster / "dagster.yaml")
+
+
+def _start(
+    name: str, *module: str, project: Path, places: Places, environ: Mapping[str, str], detail: str = ""
+) -> Recorded:
+    command = [sys.executable, "-m", *module, "-w", project / "workspace.yaml"]
+    log = places.logs / f"{name}.log"
+    process = spawn(name, command, log=log, cwd=project, environ=environ, detail=detail)
+    process.write(places.run)
+    return process
+
+
+def _start_webserver(project: Path, places: Places, environ: Mapping[str, str], port: int | None) -> Recorded:
+    chosen = str(_free_port(port))
+    module = ("dagster_webserver", "-h", _HOST, "-p", chosen)
+    return _start(WEBSERVER, *module, project=project, places=places, environ=environ, detail=chosen)
+
+
+def _free_port(port: int | None) -> int:
+    if port is not None:
+        if _is_free(port):
+            return port
+        raise ServiceStartError(
+            f"port {port} is in use",
+            found=_port_user(port),
+            hint=f"end it, or choose another: `feature-platform up --port {port + 1}`",
+        )
+    for candidate in range(DEFAULT_PORT, DEFAULT_PORT + _PORTS_TO_TRY):
+        if _is_free(candidate):
+            return candidate
+    raise ServiceStartError(
+        f"ports {DEFAULT_PORT} to {DEFAULT_PORT + _PORTS_TO_TRY - 1} are all in use",
+        hint="choose another: `feature-platform up --port …`",
+    )
+
+
+def _is_free(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _port_user(port: int) -> str:
+    try:
+        users = {c.pid for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == port and c.pid}
+        return "; ".join(f"process {pid}: {' '.join(psutil.Process(pid).cmdline())[:120]}" for pid in sorted(users))
+    except (psutil.Error, OSError):
+        return "another program (which one, only the administrator may see)"
+
+
+def _settle_abandoned_runs(project: Path, environ: Mapping[str, str], connections: Mapping[str, str]) -> None:
+    database = connections[PREFIX + "DAGSTER_URL"].replace("+psycopg2", "", 1)
+    if abandoned_runs.count_in_progress(database) == 0:
+        return  # the usual case, without the seconds that importing Dagster takes
+    done = subprocess.run(
+        [sys.executable, "-m", abandoned_runs.__name__],
+        cwd=project,
+        env=dict(environ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ServiceStartError(
+            "runs of an earlier start could not be closed", found=done.stderr.strip()[-2000:], hint="see the message"
+        )
+
+
+def _wait_for_ui(places: Places, process: Recorded) -> str:
+    url = _url(process.detail)
+    answered = wait_until(
+        lambda: webserver.answers(url) or not process.is_alive() or _alive(places, DAEMON) is None, seconds=_UI_SECONDS
+    )
+    for name in (WEBSERVER, DAEMON):
+        if not answered or _alive(places, name) is None:
+            raise ServiceStartError(
+                f"Dagster's {name} did not start",
+                found=excerpt(places.logs / f"{name}.log"),
+                hint="if the log does not explain it: `feature-platform down`, then `feature-platform up`",
+            )
+    if problem := webserver.load_problem(url):
+        raise ServiceStartError(
+            f"the UI runs at {url}, but the definitions do not load",
+            found=problem,
+            hint="`feature-platform validate` names what is wrong; then `feature-platform up --restart`",
+        )
+    return url
+
+
+def _end_session(recorded: Recorded | None) -> None:
+    """End a process and all it started, dead or alive itself.
+
+    A code server waits for its runs before it ends, and a webserver or daemon for its code server; so all are asked at
+    once, and what is left after the grace is killed.
+    """
+    if recorded is None:
+        return
+    everything = recorded.members()
+    if recorded.is_alive():
+        leader = psutil.Process(recorded.pid)
+        send([leader], signal.SIGTERM)
+        everything = [*everything, leader]
+    end(everything, seconds=_STOP_SECONDS)
+    # what was started while the others ended
+    end(recorded.members(), seconds=_STOP_SECONDS)

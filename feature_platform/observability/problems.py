@@ -1,0 +1,120 @@
+"""What is wrong now, read from the ledger: stale views, partitions that fail, batches left unfinished.
+
+Rule: level, not edge. The same facts give the same problems however often one looks; `incidents` makes news of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import groupby
+
+from feature_platform.declaration import FeatureRegistry
+from feature_platform.domain.durations import format_duration
+from feature_platform.domain.feature_view import FeatureView, OnlineTier, Owner
+from feature_platform.ledger import BatchHistory, Ledger
+from feature_platform.observability.freshness import (
+    Freshness,
+    FreshnessState,
+    ServedFacts,
+    judge_freshness,
+    newest_event,
+)
+
+UNFINISHED_AFTER = timedelta(hours=2)
+"""No run takes that long; its process is gone and its batches will never be published."""
+
+_BATCHES_LOOKED_AT = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong. Kind and subject are its identity from one look to the next."""
+
+    kind: str
+    """`stale`, `failing` or `unfinished`."""
+    subject: str
+    severity: str
+    """`warn` or `error`."""
+    owner: Owner
+    message: str
+
+
+def served_facts(ledger: Ledger, view: FeatureView, store: str) -> ServedFacts:
+    """What the ledger knows of a view in a store."""
+    deployed = [one.deployed_at for one in ledger.deployments() if view.key in one.views]
+    since = max(view.begin, min(deployed, default=view.begin))
+    if view.online is OnlineTier.NONE:
+        return ServedFacts(store=None, newest_event=newest_event(ledger.active_batches(view.key)), expected_since=since)
+    served = ledger.active_batches(view.key, at_position=ledger.synced_position(view.key, store))
+    return ServedFacts(store=store, newest_event=newest_event(served), expected_since=since)
+
+
+def freshness_of(ledger: Ledger, registry: FeatureRegistry, *, store: str, now: datetime) -> tuple[Freshness, ...]:
+    """Freshness of every view."""
+    return tuple(judge_freshness(view, served_facts(ledger, view, store), now=now) for view in registry.views.values())
+
+
+def find_problems(ledger: Ledger, registry: FeatureRegistry, *, store: str, now: datetime) -> tuple[Problem, ...]:
+    """Everything that is wrong at an instant."""
+    problems = [_stale(registry.views[one.view], one) for one in freshness_of(ledger, registry, store=store, now=now)]
+    for view in registry.views.values():
+        problems.append(_failing(view, ledger.batches(view.key, limit=_BATCHES_LOOKED_AT)))
+        problems.append(_unfinished(view, ledger, now=now))
+    return tuple(problem for problem in problems if problem is not None)
+
+
+def _stale(view: FeatureView, freshness: Freshness) -> Problem | None:
+    if freshness.state is FreshnessState.FRESH or freshness.allowed is None:
+        return None
+    where = f"store {freshness.store}" if freshness.store else "the lake"
+    newest = freshness.newest_event.isoformat() if freshness.newest_event else "none yet"
+    return Problem(
+        kind="stale",
+        subject=f"{view.key} in {where}",
+        severity=freshness.state.value,
+        owner=view.owner,
+        message=(
+            f"{view.key} in {where} is stale: its newest event ({newest}) is {format_duration(freshness.age)} old,"
+            f" {format_duration(freshness.allowed)} are allowed"
+        ),
+    )
+
+
+def _failing(view: FeatureView, newest_first: Iterable[BatchHistory]) -> Problem | None:
+    """Partitions whose last finished attempt failed."""
+    failed = [history for history in _last_attempts(newest_first) if history.state == "failed"]
+    if not failed:
+        return None
+    last = max(failed, key=lambda history: history.batch.seq)
+    keys = ", ".join(history.batch.partition.key for history in failed[:5]) + (", …" if len(failed) > 5 else "")  # noqa: PLR2004
+    return Problem(
+        kind="failing",
+        subject=view.key,
+        severity="error",
+        owner=view.owner,
+        message=f"{view.key} fails for {len(failed)} partition(s) ({keys}); what was published before keeps serving."
+        f" Last reason: {last.failure}",
+    )
+
+
+def _last_attempts(newest_first: Iterable[BatchHistory]) -> Iterator[BatchHistory]:
+    finished = [history for history in newest_first if history.state in ("failed", "published")]
+    ordered = sorted(finished, key=lambda history: (history.batch.partition.start, -history.batch.seq))
+    for _, attempts in groupby(ordered, key=lambda history: history.batch.partition):
+        yield next(attempts)
+
+
+def _unfinished(view: FeatureView, ledger: Ledger, *, now: datetime) -> Problem | None:
+    left = [one for one in ledger.unfinished(view.key) if now - one.opened_at > UNFINISHED_AFTER]
+    if not left:
+        return None
+    return Problem(
+        kind="unfinished",
+        subject=view.key,
+        severity="warn",
+        owner=view.owner,
+        message=f"{view.key} has {len(left)} batch(es) opened more than {format_duration(UNFINISHED_AFTER)} ago and"
+        f" never finished (first: {left[0].batch.partition.key}, run {left[0].run_id}); nobody sees them",
+    )

@@ -1,0 +1,67 @@
+"""All of Dagster's definitions of a project, from its registry.
+
+Rule: building them reads one JSON file and imports Dagster, nothing else: no dbt, DuckDB, pandas, Great Expectations
+and no connection. Every run of the local stack builds them again in a new process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from feature_platform.declaration import FeatureRegistry
+from feature_platform.domain.feature_service import FeatureService
+from feature_platform.orchestration import keys, metadata
+from feature_platform.orchestration.feature_views import build_feature_view
+from feature_platform.orchestration.schedules import build_schedules
+from feature_platform.orchestration.sensors import build_incident_sensor
+from feature_platform.orchestration.serving import build_online_asset, build_sync_sensor, served_views
+from feature_platform.settings import Settings
+
+
+def build_definitions(
+    settings: Settings, registry: FeatureRegistry, manifest: Mapping[str, Any], *, sources: dg.Definitions | None = None
+) -> dg.Definitions:
+    """Everything Dagster shows and runs of a project.
+
+    Args:
+        settings: addresses, for the runs.
+        registry: the declarations.
+        manifest: dbt's manifest, for the names of data tests.
+        sources: assets (and schedules) that load the sources. Without them sources are external assets.
+    """
+    own = dg.Definitions(
+        assets=[
+            *(build_feature_view(settings, registry, view, manifest) for view in registry.views.values()),
+            *(build_online_asset(settings, registry, view) for view in served_views(registry)),
+            *(_service_asset(registry, service) for service in registry.services.values()),
+        ],
+        schedules=build_schedules(registry),
+        sensors=[build_sync_sensor(registry), build_incident_sensor(settings, registry)],
+        executor=dg.in_process_executor,
+    )
+    return dg.Definitions.merge(own, sources or dg.Definitions(assets=list(external_sources(registry))))
+
+
+def external_sources(registry: FeatureRegistry) -> Iterator[dg.AssetSpec]:
+    """The sources as assets that something else loads."""
+    for source in registry.sources.values():
+        yield dg.AssetSpec(keys.source_key(source), group_name="sources")
+
+
+def _service_asset(registry: FeatureRegistry, service: FeatureService) -> dg.AssetSpec:
+    served = {view.key for view in served_views(registry)}
+    return dg.AssetSpec(
+        keys.service_key(service),
+        description=service.description,
+        deps=[
+            keys.online_key(registry.views[one.key]) if one.key in served else keys.view_key(registry.views[one.key])
+            for one in service.selections
+        ],
+        group_name="services",
+        owners=metadata.owners(service.owner),
+        kinds={"ml"},
+        metadata=metadata.service_metadata(service),
+    )

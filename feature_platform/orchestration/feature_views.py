@@ -1,0 +1,115 @@
+"""One asset per feature view: compute the batches of a run's partitions, audit them, publish them. Green = published.
+
+Rule: one op and no step between. Whatever the platform refuses fails the step, and nothing of the run's chunk is
+published; the ledger, not Dagster, is what serving and training go by.
+"""
+
+# no `from __future__ import annotations` here: Dagster compares the annotation of `context` with its class
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from feature_platform.declaration import FeatureRegistry
+from feature_platform.domain.batch import CheckOutcome
+from feature_platform.domain.feature_view import FeatureView
+from feature_platform.domain.windows import Partition, parse_partition_key
+from feature_platform.orchestration import keys, metadata, timetable
+from feature_platform.orchestration.checks import check_results, check_specs
+from feature_platform.orchestration.failing import dagster_failures
+from feature_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from feature_platform.ledger import BatchHistory, Ledger
+
+ViewResult = dg.AssetCheckResult | dg.MaterializeResult[Any]
+
+
+def group_name(name: str) -> str:
+    """The dbt group as Dagster allows a group's name."""
+    return re.sub(r"\W", "_", name)
+
+
+def build_feature_view(
+    settings: Settings, registry: FeatureRegistry, view: FeatureView, manifest: Mapping[str, Any]
+) -> dg.AssetsDefinition:
+    """The asset of one version of a feature view."""
+    specs = check_specs(manifest, view)
+
+    @dg.asset(
+        key=keys.view_key(view),
+        description=view.description,
+        deps=[keys.source_key(source) for source in view.sources],
+        partitions_def=timetable.partitions_definition(view.grain, view.begin),
+        backfill_policy=timetable.backfill_policy(view.grain),
+        group_name=group_name(view.group),
+        owners=metadata.owners(view.owner),
+        kinds={"dbt", "duckdb"},
+        tags=metadata.tags(view),
+        metadata=metadata.view_metadata(view, settings.project),
+        code_version=view.code_version,
+        check_specs=specs,
+        pool=keys.LAKE_POOL,
+        op_tags={keys.VIEW_TAG: view.key},
+    )
+    def feature_view(context: dg.AssetExecutionContext) -> Iterator[ViewResult]:
+        partitions = tuple(parse_partition_key(key, view.grain) for key in context.partition_keys)
+        failure = _materialize(context, settings, registry, view, partitions)
+        # imported here: the ledger loads psycopg2, which definitions do not need
+        from feature_platform.ledger import Ledger
+
+        with dagster_failures(), Ledger.connect(settings.ledger_url) as ledger:
+            written = _written(ledger, view, context.run_id, partitions)
+            outcomes = _outcomes(ledger, written) if specs else ()
+        yield from check_results(outcomes, key=keys.view_key(view), specs=specs, batches=(one.batch for one in written))
+        if failure is not None:
+            raise failure
+        for history in written:
+            context.add_asset_metadata(
+                metadata.batch_metadata(history), keys.view_key(view), partition_key=history.batch.partition.key
+            )
+        yield dg.MaterializeResult(asset_key=keys.view_key(view))
+
+    return feature_view
+
+
+def _materialize(
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    registry: FeatureRegistry,
+    view: FeatureView,
+    partitions: tuple[Partition, ...],
+) -> dg.Failure | None:
+    """Compute, audit and publish; the failure, if it is a final one, so that checks can be said first."""
+    # imported here: it loads dbt and DuckDB, which definitions do not need
+    from feature_platform.materialization import materialize
+
+    try:
+        with dagster_failures():
+            materialize(
+                settings,
+                registry,
+                view,
+                partitions,
+                run_id=context.run_id,
+                on_event=lambda event: context.log.info(str(event)),
+            )
+    except dg.Failure as failure:
+        return failure
+    return None
+
+
+def _written(
+    ledger: "Ledger", view: FeatureView, run_id: str, partitions: tuple[Partition, ...]
+) -> "tuple[BatchHistory, ...]":
+    """The batch this run wrote for each partition; of several attempts the last."""
+    newest: dict[Partition, BatchHistory] = {}
+    for history in ledger.batches(view.key, run_id=run_id):  # newest first
+        newest.setdefault(history.batch.partition, history)
+    return tuple(newest[partition] for partition in partitions if partition in newest)
+
+
+def _outcomes(ledger: "Ledger", written: "tuple[BatchHistory, ...]") -> tuple[CheckOutcome, ...]:
+    return tuple(outcome for history in written for outcome in ledger.checks(history.batch.batch_id))

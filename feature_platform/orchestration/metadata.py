@@ -1,0 +1,143 @@
+"""What the UI shows of an asset: columns, code, owners; and per materialization the clocks and their gaps, as numbers.
+
+Rule: a lag is a float of seconds under a stable name, because Dagster plots numbers over partitions and time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from feature_platform.domain.durations import format_duration
+from feature_platform.domain.feature_service import FeatureService
+from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView, Owner
+
+if TYPE_CHECKING:
+    from feature_platform.ledger import BatchHistory
+    from feature_platform.sync import SyncResult
+
+
+def owners(owner: Owner) -> list[str]:
+    """Owners as Dagster takes them: an e-mail address."""
+    return [owner.email] if "@" in owner.email else []
+
+
+def tags(view: FeatureView) -> dict[str, str]:
+    """Tags of a view's assets: dbt's own, and what people filter by."""
+    own = dict.fromkeys(view.tags, "")
+    return own | {"feature_platform/grain": view.grain.value, "feature_platform/access": view.access}
+
+
+def view_metadata(view: FeatureView, project: Path) -> dict[str, Any]:
+    """Static metadata of a view's asset."""
+    return {
+        "dagster/column_schema": _columns(view),
+        "dagster/relation_identifier": f"lake.batches.{view.table}",
+        "dagster/code_references": _code(view, project),
+        "feature_view": view.key,
+        "entities": ", ".join(view.entity_names),
+        "availability_delay": format_duration(view.availability_delay),
+        "ttl": format_duration(view.ttl) if view.ttl else "none",
+        "late_data": f"{view.late_data.policy.value} within {format_duration(view.late_data.window)}",
+        "stale_after": _freshness(view),
+    }
+
+
+def service_metadata(service: FeatureService) -> dict[str, Any]:
+    """Static metadata of a consumer."""
+    latency = service.latency_budget
+    return {
+        "features": dg.MetadataValue.json({one.key: list(one.features) for one in service.selections}),
+        "latency_budget_ms": latency.total_seconds() * 1000 if latency else "none",
+        "batch_size": service.batch_size or "none",
+        "freshness_needed": format_duration(service.freshness) if service.freshness else "none",
+    }
+
+
+def _freshness(view: FeatureView) -> str:
+    bounds = {"warn": view.freshness.warn_after, "error": view.freshness.error_after}
+    return ", ".join(f"{name} {format_duration(bound)}" for name, bound in bounds.items() if bound) or "never"
+
+
+def _columns(view: FeatureView) -> dg.TableSchema:
+    key = dg.TableColumnConstraints(nullable=False, other=["entity key"])
+    stamp = dg.TableColumnConstraints(nullable=False)
+    return dg.TableSchema(
+        columns=[
+            *(
+                dg.TableColumn(column.name, column.type.value.lower(), column.description, key)
+                for column in view.entities
+            ),
+            dg.TableColumn(EVENT_TIMESTAMP, "timestamp with time zone", "the instant as of which a row is true", stamp),
+            *(dg.TableColumn(column.name, column.type.value.lower(), column.description) for column in view.features),
+        ]
+    )
+
+
+def _code(view: FeatureView, project: Path) -> dg.CodeReferencesMetadataValue:
+    return dg.CodeReferencesMetadataValue(
+        code_references=[
+            dg.LocalFileCodeReference(file_path=str(project / "dbt_project" / path), label=label)
+            for path, label in ((view.sql_path, "SQL"), (view.yaml_path, "declaration"))
+        ]
+    )
+
+
+def batch_metadata(history: BatchHistory) -> dict[str, Any]:
+    """Metadata of one published batch: its clocks, and the gaps between them."""
+    ended = history.batch.partition.end
+    entries: dict[str, Any] = {
+        "dagster/partition_row_count": history.row_count or 0,
+        "rows": history.row_count or 0,
+        "bytes": history.byte_count or 0,
+        "compute_seconds": history.compute_seconds or 0.0,
+        "peak_memory_mb": (history.peak_memory_bytes or 0) / 2**20,
+        "batch_id": history.batch.batch_id,
+        "batch_seq": history.batch.seq,
+        "position": history.position or 0,
+        "event_timestamp": dg.MetadataValue.timestamp(ended),
+    }
+    clocks = {
+        "source_watermark": history.source_watermark,
+        "computed_at": history.computed_at,
+        "published_at": history.published_at,
+    }
+    entries |= {name: dg.MetadataValue.timestamp(at) for name, at in clocks.items() if at is not None}
+    entries |= _gaps(
+        {
+            "lag_event_to_published_seconds": (ended, history.published_at),
+            "lag_source_to_published_seconds": (history.source_watermark, history.published_at),
+            "lag_opened_to_computed_seconds": (history.opened_at, history.computed_at),
+            "lag_computed_to_published_seconds": (history.computed_at, history.published_at),
+        }
+    )
+    return entries
+
+
+def sync_metadata(result: SyncResult, *, ended_at: datetime) -> dict[str, Any]:
+    """Metadata of one sync: what it asserted, and how old the newest served row is."""
+    entries: dict[str, Any] = {
+        "store": result.store,
+        "from_position": result.from_position,
+        "to_position": result.to_position,
+        "entities": result.entities,
+        "written": result.written,
+        "tombstones": result.tombstones,
+        "refused": result.refused,
+        "sync_seconds": result.seconds,
+    }
+    if result.newest_event_timestamp is not None:
+        entries["newest_event_timestamp"] = dg.MetadataValue.timestamp(result.newest_event_timestamp)
+    return entries | _gaps({"lag_event_to_online_seconds": (result.newest_event_timestamp, ended_at)})
+
+
+def _gaps(between: Mapping[str, tuple[datetime | None, datetime | None]]) -> dict[str, float]:
+    return {
+        name: (later - earlier) / timedelta(seconds=1)
+        for name, (earlier, later) in between.items()
+        if earlier is not None and later is not None
+    }

@@ -1,0 +1,89 @@
+"""One asset per served feature view: its rows in the online store, brought to the ledger's head.
+
+Rule: unpartitioned, because the unit of a sync is (view version, store), never a partition. A run of the view's job
+syncs in the same run; whatever else publishes (a backfill, a run by hand) is followed by the automation condition,
+once, when the view is no longer in progress. What a sync may write is decided by the ledger alone.
+"""
+
+# no `from __future__ import annotations` here: Dagster compares the annotation of `context` with its class
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from feature_platform.declaration import FeatureRegistry
+from feature_platform.domain.feature_view import FeatureView, FreshnessSla, OnlineTier
+from feature_platform.orchestration import keys, metadata
+from feature_platform.orchestration.failing import dagster_failures
+from feature_platform.orchestration.feature_views import group_name
+from feature_platform.settings import Settings
+
+SYNC_SENSOR = "sync_what_was_published"
+_SECONDS_BETWEEN_LOOKS = 30
+_LEAST_WINDOW = timedelta(seconds=60)
+
+
+def served_views(registry: FeatureRegistry) -> tuple[FeatureView, ...]:
+    """The views that are served online."""
+    return tuple(view for view in registry.views.values() if view.online is OnlineTier.VALKEY)
+
+
+def after_publishing() -> dg.AutomationCondition[Any]:
+    """When a sync of its own is due: batches were published by runs that did not sync, and nothing is under way.
+
+    Missing partitions of the view do not matter (`eager()` would wait for them for ever); a backfill in progress
+    does, so that it is followed by one sync and not by one per run.
+    """
+    condition = dg.AutomationCondition
+    published = condition.any_deps_updated().since(condition.newly_requested() | condition.newly_updated())
+    return (published & ~condition.in_progress() & ~condition.any_deps_in_progress()).with_label("after_publishing")
+
+
+def native_freshness(sla: FreshnessSla) -> dg.FreshnessPolicy | None:
+    """Dagster's own policy, so that its UI shows the SLA. It counts runs, not data: see `observability.freshness`."""
+    if sla.error_after is None or sla.error_after < _LEAST_WINDOW:
+        return None
+    warn = sla.warn_after if sla.warn_after and _LEAST_WINDOW <= sla.warn_after < sla.error_after else None
+    return dg.FreshnessPolicy.time_window(fail_window=sla.error_after, warn_window=warn)
+
+
+def build_online_asset(settings: Settings, registry: FeatureRegistry, view: FeatureView) -> dg.AssetsDefinition:
+    """The asset of a view's rows in the online store."""
+
+    @dg.asset(
+        key=keys.online_key(view),
+        description=f"Rows of {view.key} in the online store, at the ledger's head.",
+        deps=[keys.view_key(view)],
+        group_name=group_name(view.group),
+        owners=metadata.owners(view.owner),
+        kinds={"valkey"},
+        tags=metadata.tags(view),
+        metadata={"feature_view": view.key, "entities": ", ".join(view.entity_names)},
+        freshness_policy=native_freshness(view.freshness),
+        automation_condition=after_publishing(),
+        pool=keys.ONLINE_POOL,
+        op_tags={keys.VIEW_TAG: view.key},
+    )
+    def online(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        # imported here: it loads DuckDB and pyarrow, which definitions do not need
+        from feature_platform.sync import sync
+
+        with dagster_failures():
+            result = sync(settings, registry, view, run_id=context.run_id)
+        context.log.info(f"{view.key} in store {result.store}: {result.from_position} → {result.to_position}")
+        return dg.MaterializeResult(metadata=metadata.sync_metadata(result, ended_at=datetime.now(UTC)))
+
+    return online
+
+
+def build_sync_sensor(registry: FeatureRegistry) -> dg.AutomationConditionSensorDefinition:
+    """The sensor that follows publishes with syncs."""
+    return dg.AutomationConditionSensorDefinition(
+        name=SYNC_SENSOR,
+        target=dg.AssetSelection.assets(*(keys.online_key(view) for view in served_views(registry))),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
+        run_tags={keys.PRIORITY_TAG: keys.SCHEDULED_PRIORITY},
+        description="Brings the online store to the ledger's head after backfills and runs by hand.",
+    )

@@ -10,11 +10,13 @@
     │   └── TimestampError          a naive or missing timestamp
     ├── LedgerConflictError         the ledger refused a record that contradicts an earlier one
     ├── BatchRejectedError          rows of a batch break the contract of batches
+    ├── ComputationError            the SQL of a feature view failed
     ├── CheckFailedError            a blocking check failed; the batch stays unpublished
     ├── SourceNotReadyError         a source has not been loaded far enough yet          (Transient)
     ├── StoreUnavailableError       Valkey cannot be reached                             (Transient)
     ├── StoreChangedError           Valkey lost or replaced its data during a sync       (Transient)
     ├── LedgerUnavailableError      Postgres cannot be reached                           (Transient)
+    ├── LakeConflictError           another commit to the lake came first                (Transient)
     ├── LockBusyError               deploy or maintenance holds the exclusive lock       (Transient)
     ├── CorruptValueError           bytes in the store that no known schema explains
     └── ServiceStartError           an embedded service did not start
@@ -26,6 +28,7 @@ never by name or message.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 class Transient(Exception):  # noqa: N818 - a mix-in; an exception, so that `except Transient` works
@@ -123,8 +126,26 @@ class BatchRejectedError(FeaturePlatformError):
     """The rows of a batch break the contract of batches (window, keys, batch id)."""
 
 
+class ComputationError(FeaturePlatformError):
+    """The SQL of a feature view failed; nothing of the run was written."""
+
+
 class CheckFailedError(FeaturePlatformError):
-    """A blocking check failed; the batch stays unpublished and the last good one keeps serving."""
+    """A blocking check failed; the batch stays unpublished and the last good one keeps serving.
+
+    Args:
+        failed: what failed.
+        outcomes: what every check said (`domain.batch.CheckOutcome`), the passed ones included.
+        found: what was found.
+        allowed: what is allowed instead.
+        hint: what to do next.
+    """
+
+    def __init__(
+        self, failed: str, *, outcomes: tuple[Any, ...] = (), found: str = "", allowed: str = "", hint: str = ""
+    ) -> None:
+        self.outcomes = outcomes
+        super().__init__(failed, found=found, allowed=allowed, hint=hint)
 
 
 class SourceNotReadyError(Transient, FeaturePlatformError):
@@ -141,6 +162,10 @@ class StoreChangedError(Transient, FeaturePlatformError):
 
 class LedgerUnavailableError(Transient, FeaturePlatformError):
     """Postgres cannot be reached."""
+
+
+class LakeConflictError(Transient, FeaturePlatformError):
+    """Another commit to the lake came first, more often than DuckLake tries again; nothing was written."""
 
 
 class LockBusyError(Transient, FeaturePlatformError):

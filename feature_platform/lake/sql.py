@@ -6,9 +6,10 @@ them and `quote_literal` where it does not (ATTACH, options).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from feature_platform.domain.batch import Batch
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
 from feature_platform.domain.types import ColumnType, parse_column_type
 from feature_platform.domain.windows import Grain
@@ -70,6 +71,19 @@ def qualified(schema: str, table: str) -> str:
 def batches_table(view: FeatureView) -> str:
     """The view's physical table, quoted and qualified."""
     return qualified(BATCHES_SCHEMA, view.table)
+
+
+def batches_rows(view: FeatureView, batches: Sequence[Batch]) -> str:
+    """The rows of these batches as a subquery with one parameter, the list of their ids.
+
+    The bounds are literals, because DuckLake skips files by literals only.
+    """
+    first = min(batch.partition.start for batch in batches).isoformat()
+    last = max(batch.partition.start for batch in batches).isoformat()
+    return (
+        f"(select * from {batches_table(view)} where {PARTITION_START} between {quote_literal(first)}::timestamptz"
+        f" and {quote_literal(last)}::timestamptz and {BATCH_ID} in (select unnest(?::varchar[])))"
+    )
 
 
 def table_columns(view: FeatureView) -> tuple[TableColumn, ...]:

@@ -48,22 +48,31 @@ def parse(project: Path, target: Path, *, on_warning: Callable[[str], None] | No
     arguments = ["parse", *map(str, directories), *silence, "--no-partial-parse", "--show-all-deprecations"]
     result = dbtRunner(callbacks=[listen]).invoke(arguments)
     if not result.success:
-        raise InvalidDeclarationsError((_finding(errors, result.exception),))
+        raise InvalidDeclarationsError((_finding(project, errors, result.exception),))
     return target / "manifest.json"
 
 
-def _finding(errors: list[str], exception: BaseException | None) -> Finding:
+def _finding(project: Path, errors: list[str], exception: BaseException | None) -> Finding:
     """What dbt could not parse, without its decoration."""
     message = errors[0] if errors else str(exception or "no reason given")
     lines = [line.strip() for line in message.removeprefix("Encountered an error:").splitlines()]
     if "Traceback (most recent call last):" in lines:  # a crash of dbt itself: its message alone means little
         lines = [f"{type(exception).__name__}: {exception}"]
     kind, *rest = [line for line in lines if line]
-    file = _FILE.search(" ".join(rest))
     return Finding(
-        file=file[0] if file else "dbt_project.yml",
+        file=_file(project, " ".join(rest)),
         node="dbt",
         problem="dbt cannot parse the project",
-        found="\n           ".join([kind, *rest]),
+        found="\n".join([kind, *rest]),
         hint="correct this first: dbt stops at its first fault, so there may be more",
     )
+
+
+def _file(project: Path, message: str) -> str:
+    """The file a message of dbt is about. It names some by their path within `models/`."""
+    named = _FILE.search(message)
+    if named is None:
+        return "dbt_project.yml"
+    if not (project / named[0]).is_file() and (within := next(project.glob(f"*/{named[0]}"), None)):
+        return within.relative_to(project).as_posix()
+    return named[0]

@@ -1,0 +1,85 @@
+"""Tables of the lake as they are, and bringing them to what is declared.
+
+Rule: only deploy calls what writes here, under the exclusive deployment lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import duckdb
+
+from feature_platform.domain.feature_view import FeatureView, Source
+from feature_platform.errors import Finding, InvalidDeclarationsError
+from feature_platform.lake import sql
+
+
+@contextmanager
+def transaction(lake: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """All statements of the block commit together, or none does."""
+    lake.execute("begin")
+    try:
+        yield
+        lake.execute("commit")
+    except BaseException:
+        lake.execute("rollback")
+        raise
+
+
+def read_columns(lake: duckdb.DuckDBPyConnection, schema: str) -> dict[str, dict[str, str]]:
+    """Columns of each table of a schema in their order: table → column → DuckDB type."""
+    rows = lake.execute(
+        "select c.table_name, c.column_name, c.data_type from duckdb_columns() as c join duckdb_tables() as t"
+        " using (database_name, schema_name, table_name)"
+        " where c.database_name = 'lake' and c.schema_name = ? order by c.table_name, c.column_index",
+        [schema],
+    ).fetchall()
+    tables: dict[str, dict[str, str]] = {}
+    for table, column, kind in rows:
+        tables.setdefault(table, {})[column] = kind
+    return tables
+
+
+def create_schemas(lake: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
+    """Create the schemas that are missing; their names."""
+    rows = lake.execute("select schema_name from duckdb_schemas() where database_name = 'lake'").fetchall()
+    missing = tuple(name for name in sql.SCHEMAS if (name,) not in rows)
+    for name in missing:
+        lake.execute(f"create schema if not exists {sql.quote_identifier('lake')}.{sql.quote_identifier(name)}")
+    return missing
+
+
+def missing_sources(lake: duckdb.DuckDBPyConnection, sources: Iterable[Source]) -> tuple[Source, ...]:
+    """The sources whose tables do not exist."""
+    rows = lake.execute(
+        "select schema_name, table_name from duckdb_tables() where database_name = 'lake'"
+        " union all select schema_name, view_name from duckdb_views() where database_name = 'lake'"
+    ).fetchall()
+    present = set(rows)
+    return tuple(source for source in sources if (source.schema, source.table) not in present)
+
+
+def plan_tables(
+    views: Mapping[str, FeatureView], existing: Mapping[str, Mapping[str, str]]
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """What to run so that each view has its table: (what it does, statements). Nothing for tables that fit.
+
+    Raises:
+        InvalidDeclarationsError: a declared view does not fit the table it has; holds all findings.
+    """
+    findings: list[Finding] = []
+    plan: list[tuple[str, tuple[str, ...]]] = []
+    for view in views.values():
+        columns = existing.get(view.table)
+        if columns is None:
+            plan.append((f"create table batches.{view.table}", sql.build_create_table(view)))
+            continue
+        found = sql.find_breaking_changes(view, columns)
+        findings += found
+        added = [name for name in view.feature_names if name not in columns]
+        if added and not found:
+            plan.append((f"add {', '.join(added)} to batches.{view.table}", sql.build_add_columns(view, columns)))
+    if findings:
+        raise InvalidDeclarationsError(tuple(findings))
+    return tuple(plan)

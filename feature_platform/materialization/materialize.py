@@ -1,0 +1,265 @@
+"""Materialize partitions of a feature view: open → dbt → measure → audit → publish, all or nothing.
+
+Rule: a batch is visible only after its last check passed, and a run that stops anywhere leaves nothing visible. Its
+batches stay opened or failed in the ledger, its rows unread in the lake; the next run opens new ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from feature_platform.declaration import FeatureRegistry
+from feature_platform.domain.batch import Batch, CheckOutcome, Measured, PublishedBatch
+from feature_platform.domain.feature_view import FeatureView
+from feature_platform.domain.windows import Partition
+from feature_platform.errors import CheckFailedError, FeaturePlatformError, NotDeployedError
+from feature_platform.lake import connect
+from feature_platform.ledger import Ledger, deployment_lock
+from feature_platform.materialization import dbt_run
+from feature_platform.materialization.checks import blocking_failures, describe_failures, judge_data_tests
+from feature_platform.materialization.measure import current_snapshot, measure, peak_memory, reset_peak_memory
+from feature_platform.materialization.readiness import check_partitions, check_sources, source_watermarks
+from feature_platform.materialization.rejection import explain
+from feature_platform.materialization.result import (
+    BatchResult,
+    MaterializationResult,
+    OnEvent,
+    RunEvent,
+    Step,
+    ignore,
+)
+from feature_platform.settings import Settings
+
+LOCK_WAIT = timedelta(minutes=2)
+_REASON_LENGTH = 2000
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """What the phases of one run share."""
+
+    settings: Settings
+    view: FeatureView
+    run_id: str
+    ledger: Ledger
+    lake: duckdb.DuckDBPyConnection
+    manifest: Any
+    on_event: OnEvent
+    batches: tuple[Batch, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def batch_ids(self) -> tuple[str, ...]:
+        return tuple(batch.batch_id for batch in self.batches)
+
+    @property
+    def directory(self) -> Path:
+        """Target and log of dbt for this run; stays if dbt fails."""
+        name = "".join(c if c.isalnum() or c in "-_" else "_" for c in f"{self.run_id}-{self.view.table}")
+        return self.settings.home / "dbt" / "runs" / name
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
+
+    def announce(self, step: Step, dbt: Any = None) -> None:
+        self.on_event(RunEvent(step=step, view=self.view.key, batches=self.batches, dbt=dbt))
+
+
+def materialize(
+    settings: Settings,
+    registry: FeatureRegistry,
+    view: str | FeatureView,
+    partitions: Iterable[Partition],
+    *,
+    run_id: str,
+    on_event: OnEvent = ignore,
+    lock_wait: timedelta = LOCK_WAIT,
+) -> MaterializationResult:
+    """Compute, audit and publish partitions as one batch each.
+
+    Args:
+        settings: addresses and directories.
+        registry: the deployed declarations.
+        view: the feature view or a reference to it.
+        partitions: what to compute; they have ended.
+        run_id: who computes, for the ledger (Dagster's run id).
+        on_event: called after each step, and with each event of dbt. What it raises stops the run.
+        lock_wait: how long to wait for a deploy to end.
+
+    Raises:
+        RequestError: a partition cannot be computed.
+        NotDeployedError: the registry is not what is deployed.
+        SourceNotReadyError: a source does not reach far enough yet.
+        LockBusyError: a deploy did not end in time.
+        ComputationError: the SQL failed.
+        BatchRejectedError: the rows break the contract of batches.
+        CheckFailedError: a blocking check failed; holds all outcomes.
+    """
+    began = time.perf_counter()
+    declared = view if isinstance(view, FeatureView) else registry.view(view)
+    ordered = check_partitions(declared, tuple(partitions), now=datetime.now(UTC))
+    with (
+        Ledger.connect(settings.ledger_url) as ledger,
+        deployment_lock(ledger.connection, exclusive=False, wait=lock_wait),
+    ):
+        _check_deployed(declared, ledger)
+        check_sources(declared, ordered, ledger)
+        manifest = dbt_run.load_manifest(settings)
+        with _lake(settings) as lake:
+            run = _Run(
+                settings=settings,
+                view=declared,
+                run_id=run_id,
+                ledger=ledger,
+                lake=lake,
+                manifest=manifest,
+                on_event=on_event,
+            )
+            run.seconds["ready"] = time.perf_counter() - began
+            run.announce(Step.READY)
+            return _run(run, ordered)
+
+
+def _run(run: _Run, partitions: Sequence[Partition]) -> MaterializationResult:
+    with run.timed("open"):
+        run.batches = run.ledger.open_batches(run.view, partitions, run_id=run.run_id)
+    try:
+        run.announce(Step.OPENED)
+        measured = _compute(run, partitions)
+        checks = _audit(run)
+        with run.timed("publish"):
+            published = run.ledger.publish(run.batch_ids)
+    except BaseException as error:
+        _give_up(run, error)
+        raise
+    run.announce(Step.PUBLISHED)
+    return _result(run, published, measured, checks)
+
+
+def _compute(run: _Run, partitions: Sequence[Partition]) -> tuple[Measured, ...]:
+    """Write the rows and record what they cost."""
+    with run.timed("measure"):
+        watermarks = source_watermarks(run.lake, run.view, partitions)
+        snapshot = current_snapshot(run.lake)
+    reset_peak_memory()
+    with run.timed("compute"):
+        outcome = _dbt(run, "run")
+        if not outcome.success:
+            raise explain(run.view, outcome, run.directory)
+    run.announce(Step.WRITTEN)
+    with run.timed("measure"):
+        measured = measure(
+            run.lake,
+            run.view,
+            run.batches,
+            since_snapshot=snapshot,
+            seconds=sum(result.seconds for result in outcome.results),
+            peak_memory_bytes=peak_memory(),
+            watermarks=watermarks,
+        )
+        run.ledger.record_computed(measured)
+    run.announce(Step.COMPUTED)
+    return measured
+
+
+def _audit(run: _Run) -> tuple[CheckOutcome, ...]:
+    """Let every check speak, record what it said, and stop the run if a blocking one failed."""
+    checks: tuple[CheckOutcome, ...] = ()
+    if dbt_run.has_data_tests(run.manifest, run.view.unique_id):
+        with run.timed("tests"):
+            outcome = _dbt(run, "test", "--exclude-resource-type", "unit_test")
+            checks += judge_data_tests(run.lake, outcome, run.batches)
+            if not outcome.success and not blocking_failures(checks):
+                raise explain(run.view, outcome, run.directory)
+    if run.view.expectations:
+        from feature_platform.quality import judge  # Great Expectations takes seconds to import
+
+        with run.timed("expectations"):
+            checks += judge(run.view, run.lake, run.batches)
+    run.ledger.record_checks(checks)
+    run.announce(Step.CHECKED)
+    failures = blocking_failures(checks)
+    run.ledger.record_audited(run.batch_ids, passed=not failures)
+    run.announce(Step.AUDITED)
+    if failures:
+        names = {failure.check for failure in failures}
+        raise CheckFailedError(
+            f"{len(names)} blocking check{'s' * (len(names) > 1)} of {run.view.key} failed; nothing was published",
+            outcomes=checks,
+            found=describe_failures(failures, run.batches),
+            hint="the last published values keep being served; correct the data or the model, then materialize again",
+        )
+    return checks
+
+
+def _dbt(run: _Run, *command: str) -> dbt_run.Invocation:
+    return dbt_run.invoke(
+        run.settings,
+        [*command, "--select", dbt_run.select_node(run.manifest, run.view.unique_id)],
+        manifest=run.manifest,
+        run_directory=run.directory,
+        variables=dbt_run.build_vars(run.batches),
+        on_event=lambda event: run.announce(Step.DBT, event),
+    )
+
+
+def _give_up(run: _Run, error: BaseException) -> None:
+    """Record that the run's batches will never be published. Best effort: what is not recorded counts as unfinished."""
+    reason = f"{type(error).__name__}: {error}"[:_REASON_LENGTH]
+    # a connection of its own: the run's may be what failed, or be in the middle of something
+    with suppress(FeaturePlatformError), Ledger.connect(run.settings.ledger_url) as ledger:
+        ledger.record_failed(run.batch_ids, reason)
+
+
+def _check_deployed(view: FeatureView, ledger: Ledger) -> None:
+    """A registry loaded before the last deploy would record the wrong code version."""
+    deployments = ledger.deployments(limit=1)
+    deployed = deployments[0].views.get(view.key) if deployments else None
+    if deployed is None or deployed["code_version"] != view.code_version:
+        raise NotDeployedError(
+            f"{view.key} is not deployed as this process knows it",
+            found=f"code version {deployed['code_version'][:12]} is deployed" if deployed else "nothing deployed",
+            allowed=f"code version {view.code_version[:12]}",
+            hint="run `feature-platform deploy`; a process that has loaded older declarations must be restarted",
+        )
+
+
+@contextmanager
+def _lake(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
+    lake = connect(settings, read_only=True)
+    try:
+        yield lake
+    finally:
+        lake.close()
+
+
+def _result(
+    run: _Run,
+    published: Sequence[PublishedBatch],
+    measured: Sequence[Measured],
+    checks: tuple[CheckOutcome, ...],
+) -> MaterializationResult:
+    by_id = {measure.batch_id: measure for measure in measured}
+    return MaterializationResult(
+        view=run.view,
+        run_id=run.run_id,
+        batches=tuple(
+            BatchResult(batch=batch, measured=by_id[batch.batch_id])
+            for batch in sorted(published, key=lambda batch: batch.partition)
+        ),
+        checks=checks,
+        seconds=dict(run.seconds),
+    )

@@ -1,0 +1,98 @@
+"""What computing batches cost and produced: rows, bytes, seconds, memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+
+from feature_platform.domain.batch import Batch, Measured
+from feature_platform.domain.feature_view import FeatureView
+from feature_platform.domain.types import ColumnType
+from feature_platform.domain.windows import Partition
+from feature_platform.lake.sql import BATCHES_SCHEMA, batches_rows, table_columns
+
+_WIDTHS = {
+    ColumnType.BOOLEAN: 1,
+    ColumnType.TINYINT: 1,
+    ColumnType.SMALLINT: 2,
+    ColumnType.INTEGER: 4,
+    ColumnType.FLOAT: 4,
+    ColumnType.DATE: 4,
+}
+_WIDTH = 8
+_METADATA = '"__ducklake_metadata_lake"'
+
+
+def current_snapshot(lake: duckdb.DuckDBPyConnection) -> int:
+    """DuckLake's newest snapshot."""
+    row = lake.execute(f"select max(snapshot_id) from {_METADATA}.ducklake_snapshot").fetchone()
+    return int(row[0]) if row and row[0] is not None else 0
+
+
+def measure(
+    lake: duckdb.DuckDBPyConnection,
+    view: FeatureView,
+    batches: Sequence[Batch],
+    *,
+    since_snapshot: int,
+    seconds: float,
+    peak_memory_bytes: int,
+    watermarks: Mapping[Partition, datetime | None],
+) -> tuple[Measured, ...]:
+    """Rows per batch as they are in the lake; the run's seconds and bytes are divided by rows."""
+    rows = dict(
+        lake.execute(
+            f"select _batch_id, count(*) from {batches_rows(view, batches)} as written group by 1",
+            [[batch.batch_id for batch in batches]],
+        ).fetchall()
+    )
+    total = sum(rows.values())
+    bytes_per_row = _bytes_per_row(lake, view, since_snapshot)
+    return tuple(
+        Measured(
+            batch_id=batch.batch_id,
+            row_count=rows.get(batch.batch_id, 0),
+            byte_count=round(bytes_per_row * rows.get(batch.batch_id, 0)),
+            compute_seconds=seconds * (rows.get(batch.batch_id, 0) / total if total else 1 / len(batches)),
+            peak_memory_bytes=peak_memory_bytes,
+            source_watermark=watermarks[batch.partition],
+        )
+        for batch in batches
+    )
+
+
+def _bytes_per_row(lake: duckdb.DuckDBPyConnection, view: FeatureView, since_snapshot: int) -> float:
+    """Of the files added to the view's table since then; few rows lie in the catalog instead and are estimated."""
+    found = lake.execute(
+        f"select sum(file_size_bytes), sum(record_count) from {_METADATA}.ducklake_data_file as files"
+        f" join {_METADATA}.ducklake_table as tables using (table_id)"
+        f" join {_METADATA}.ducklake_schema as schemas on schemas.schema_id = tables.schema_id"
+        f" where files.begin_snapshot > {since_snapshot} and tables.end_snapshot is null"
+        " and tables.table_name = ? and schemas.schema_name = ?",
+        [view.table, BATCHES_SCHEMA],
+    ).fetchone()
+    if found and found[1]:
+        return float(found[0]) / float(found[1])
+    return float(sum(_WIDTHS.get(column.type, _WIDTH) for column in table_columns(view)))
+
+
+def reset_peak_memory() -> None:
+    """Begin a new high-water mark of this process's memory, where the kernel can."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_memory() -> int:
+    """The high-water mark of this process's memory in bytes."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,48 @@
+"""What dbt says when a run fails → the platform's errors."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from feature_platform.domain.feature_view import FeatureView
+from feature_platform.errors import (
+    BatchRejectedError,
+    ComputationError,
+    FeaturePlatformError,
+    LakeConflictError,
+    LedgerUnavailableError,
+    NotDeployedError,
+)
+from feature_platform.materialization.dbt_run import Invocation
+
+# what the package's macros raise begins like this (feature_platform/dbt)
+_REJECTED = re.compile(r"feature_platform: batch rejected: (.*)", re.DOTALL)
+_NOT_DEPLOYED = re.compile(r"feature_platform: not deployed: (.*)", re.DOTALL)
+_CONFLICT = re.compile(r"Failed to commit DuckLake transaction|Transaction conflict", re.IGNORECASE)
+_NO_POSTGRES = re.compile(r"Unable to connect to Postgres|server closed the connection|terminating connection")
+
+
+def explain(view: FeatureView, outcome: Invocation, directory: Path) -> FeaturePlatformError:
+    """The error that a failed invocation of dbt amounts to."""
+    failed = next((result for result in outcome.results if result.status not in {"success", "pass", "warn"}), None)
+    message = (failed.message if failed else "") or "\n".join(outcome.errors) or "dbt gave no reason"
+    message = message.strip()
+    hint = f"the SQL as dbt ran it: {failed.compiled_path}" if failed and failed.compiled_path else f"see {directory}"
+    if match := _NOT_DEPLOYED.search(message):
+        return NotDeployedError(f"{view.key} is not deployed", found=match[1], hint="run `feature-platform deploy`")
+    if match := _REJECTED.search(message):
+        return BatchRejectedError(f"the rows of {view.key} were rejected", found=match[1], hint=hint)
+    if "enforced contract that failed" in message:
+        return BatchRejectedError(
+            f"{view.key} returns other columns than its contract says", found=message, hint=f"correct {view.sql_path}"
+        )
+    if _CONFLICT.search(message):
+        return LakeConflictError(
+            f"the rows of {view.key} could not be committed", found=message, hint="try again; nothing was written"
+        )
+    if _NO_POSTGRES.search(message):
+        return LedgerUnavailableError(
+            "the lake catalog's Postgres failed during the run", found=message, hint="try again when it is back"
+        )
+    return ComputationError(f"the SQL of {view.key} failed", found=message, hint=hint)

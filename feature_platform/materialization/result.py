@@ -1,0 +1,109 @@
+"""What a materialization says while it runs and when it is done."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from feature_platform.domain.batch import Batch, CheckOutcome, Measured, PublishedBatch
+from feature_platform.domain.feature_view import FeatureView
+
+
+class Step(enum.StrEnum):
+    """The steps of a run, in their order. Each is announced when it has happened."""
+
+    READY = "ready"
+    """The lock is held and the sources reach far enough; nothing is recorded yet."""
+    OPENED = "opened"
+    DBT = "dbt"
+    """dbt said something; many times, during computing and during the data tests."""
+    WRITTEN = "written"
+    """The rows are committed in the lake; the ledger does not know yet."""
+    COMPUTED = "computed"
+    CHECKED = "checked"
+    """All checks have spoken and are recorded, with no verdict yet."""
+    AUDITED = "audited"
+    PUBLISHED = "published"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEvent:
+    """One step of a run."""
+
+    step: Step
+    view: str
+    batches: tuple[Batch, ...] = ()
+    dbt: Any = None
+    """dbt's `EventMsg`, for `Step.DBT`."""
+
+
+OnEvent = Callable[[RunEvent], None]
+
+
+def ignore(event: RunEvent) -> None:
+    """Listen to nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchResult:
+    """One published batch with what it cost and its lags."""
+
+    batch: PublishedBatch
+    measured: Measured
+
+    @property
+    def compute_lag(self) -> timedelta:
+        """From the end of the partition until its rows were in the lake."""
+        return self.batch.computed_at - self.batch.partition.end
+
+    @property
+    def publish_lag(self) -> timedelta:
+        """From the end of the partition until its rows were visible."""
+        return self.batch.published_at - self.batch.partition.end
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Everything as one flat record, for metadata and JSON."""
+        batch = self.batch
+        return {
+            "batch_id": batch.batch_id,
+            "batch_seq": batch.seq,
+            "position": batch.position,
+            "partition": batch.partition.key,
+            "rows": batch.row_count,
+            "bytes": self.measured.byte_count,
+            "compute_seconds": self.measured.compute_seconds,
+            "peak_memory_bytes": self.measured.peak_memory_bytes,
+            "source_watermark": batch.source_watermark,
+            "opened_at": batch.opened_at,
+            "computed_at": batch.computed_at,
+            "published_at": batch.published_at,
+            "compute_lag_seconds": self.compute_lag.total_seconds(),
+            "publish_lag_seconds": self.publish_lag.total_seconds(),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaterializationResult:
+    """What a run published. It published everything it was asked for, or it raised."""
+
+    view: FeatureView
+    run_id: str
+    batches: tuple[BatchResult, ...]
+    """In order of partition."""
+    checks: tuple[CheckOutcome, ...]
+    seconds: Mapping[str, float]
+    """Per phase: `ready`, `open`, `compute`, `measure`, `tests`, `expectations`, `publish`."""
+
+    @property
+    def row_count(self) -> int:
+        """Rows of all batches."""
+        return sum(result.batch.row_count for result in self.batches)
+
+    @property
+    def warnings(self) -> tuple[CheckOutcome, ...]:
+        """Checks that failed without blocking."""
+        return tuple(check for check in self.checks if not check.passed)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from feature_platform import settings
+from feature_platform.cli.output import console, json_option, print_json
 from feature_platform.declaration import FeatureRegistry, load_registry
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_service import FeatureService
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Check this manifest.json instead of parsing the dbt project.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_context
 def validate(context: click.Context, manifest: Path | None, *, as_json: bool) -> None:
     """Check all declarations and show every error at once.
@@ -43,12 +42,12 @@ def validate(context: click.Context, manifest: Path | None, *, as_json: bool) ->
     except InvalidDeclarationsError as error:
         if as_json:
             findings = [dataclasses.asdict(finding) for finding in error.findings]
-            _print_json({"valid": False, "findings": findings, "warnings": warnings})
+            print_json({"valid": False, "findings": findings, "warnings": warnings})
         else:
             _print_findings(error.findings, warnings)
         context.exit(1)
     if as_json:
-        _print_json({"valid": True, **_summary(registry), "warnings": warnings})
+        print_json({"valid": True, **_summary(registry), "warnings": warnings})
     else:
         _print_registry(registry, warnings)
 
@@ -58,10 +57,6 @@ def _parse_project(warnings: list[str]) -> FeatureRegistry:
 
     with tempfile.TemporaryDirectory(prefix="feature-platform-validate-") as target:
         return load_registry(parse(settings.project_dir() / "dbt_project", Path(target), on_warning=warnings.append))
-
-
-def _print_json(content: object) -> None:
-    click.echo(json.dumps(content, indent=2, default=str))
 
 
 def _summary(registry: FeatureRegistry) -> dict[str, Any]:
@@ -100,19 +95,16 @@ def _summary(registry: FeatureRegistry) -> dict[str, Any]:
 
 
 def _print_registry(registry: FeatureRegistry, warnings: Sequence[str]) -> None:
-    from rich.console import Console  # not needed for --json and --help
-
-    # without a terminal there is no width to keep to
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
+    terminal = console()
     views = _table("feature view", "entities", "grain", "features", "online", "owner")
     for view in registry.views.values():
         views.add_row(*_view_row(view))
-    console.print(views)
+    terminal.print(views)
     if registry.services:
         services = _table("service", "reads", "latency", "batch", "freshness", "owner")
         for service in registry.services.values():
             services.add_row(*_service_row(service))
-        console.print(services)
+        terminal.print(services)
     _print_warnings(warnings)
     count = (_counted(len(registry.views), "feature view"), _counted(len(registry.services), "feature service"))
     click.secho(f"{count[0]} and {count[1]}: all declarations are right", fg="green")
@@ -160,7 +152,7 @@ def _print_findings(findings: Sequence[Finding], warnings: Sequence[str]) -> Non
                 click.echo(f"    {click.style('✗', fg='red')} {finding.problem}")
                 for label, text in (("found", finding.found), ("allowed", finding.allowed), ("next", finding.hint)):
                     if text:
-                        click.echo(f"      {label + ':':<9}{text}")
+                        click.echo(f"      {label + ':':<9}" + text.replace("\n", "\n" + 15 * " "))
         click.echo()
     _print_warnings(warnings)
     files = len({finding.file for finding in findings})

@@ -6,6 +6,7 @@ fault with a stand-in, because a registry with findings is never handed out.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -207,7 +208,7 @@ def _partitions(config: Mapping[str, Any], reporter: Reporter) -> tuple[Grain, d
             "`config.batch_size` is no length of a partition",
             found=show(size),
             allowed=chosen_from(Grain),
-            hint="write `batch_size: day`",
+            hint=_misspelt(config, "batch_size") or "write `batch_size: day`",
         )
     try:
         begin = datetime.fromisoformat(str(written))
@@ -216,7 +217,7 @@ def _partitions(config: Mapping[str, Any], reporter: Reporter) -> tuple[Grain, d
             "`config.begin` is no date or instant",
             found=show(written),
             allowed="an ISO date or instant, in UTC if it names no zone",
-            hint="write `begin: '2013-01-01'`",
+            hint=_misspelt(config, "begin") or "write `begin: '2013-01-01'`",
         )
         return grain or Grain.DAY, _EPOCH
     begin = begin.replace(tzinfo=UTC) if begin.tzinfo is None else begin.astimezone(UTC)
@@ -227,6 +228,13 @@ def _partitions(config: Mapping[str, Any], reporter: Reporter) -> tuple[Grain, d
             allowed=f"a boundary, e.g. {floor(begin, grain).isoformat()} or {_next(begin, grain)}",
         )
     return grain or Grain.DAY, begin
+
+
+def _misspelt(config: Mapping[str, Any], key: str) -> str:
+    """What to rename, if a key that looks like this one is written: dbt keeps keys it does not know, silently."""
+    written = [name for name, value in config.items() if value is not None and name != key]
+    similar = difflib.get_close_matches(key, written, n=1, cutoff=0.8)
+    return f"rename `{similar[0]}` to `{key}`" if similar else ""
 
 
 def _next(begin: datetime, grain: Grain) -> str:

@@ -148,6 +148,10 @@ def _ungroup(content: Manifest) -> None:
     node(content)["group"] = config(content)["group"] = None
 
 
+def _misspell(content: Manifest) -> None:
+    config(content)["batch_sise"] = config(content).pop("batch_size")
+
+
 # one fault → (words of its problem, words of what to do or what is allowed)
 FAULTS: dict[str, tuple[Callable[[Manifest], None], str, str]] = {
     "unknown key": (_set(entites=["carrier"]), "unknown key", "did you mean `entities`?"),
@@ -220,6 +224,7 @@ FAULTS: dict[str, tuple[Callable[[Manifest], None], str, str]] = {
     "python model": (_node(language="python"), "no SQL model", "sql"),
     "key in the wrong place": (_config(ttl="3 days"), "wrong place", "config.meta.feature_view"),
     "grain": (_config(batch_size="year"), "no length of a partition", "day, hour, month"),
+    "grain misspelt": (_misspell, "no length of a partition", "rename `batch_sise` to `batch_size`"),
     "no begin": (_config(begin=None), "no date or instant", "2013-01-01"),
     "begin within a day": (_config(begin="2013-01-01T05:00:00"), "not where a day begins", "2013-01-02"),
     "deprecation date": (_node(deprecation_date="never"), "no date", "2027"),

@@ -1,0 +1,199 @@
+"""`feature-platform status`: what runs, how fresh each view is, what is wrong, who owns it.
+
+Rule: it says as much as can be known. A stack that is down, or a project that was never deployed, is an answer and no
+error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+from feature_platform import settings
+from feature_platform.cli.output import console, json_option, print_json
+from feature_platform.domain.durations import format_duration
+from feature_platform.domain.feature_view import OnlineTier
+from feature_platform.errors import (
+    ConfigurationError,
+    InvalidDeclarationsError,
+    LedgerUnavailableError,
+    NotDeployedError,
+)
+from feature_platform.local import ServiceStatus
+from feature_platform.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewStatus:
+    """One feature view, as readers and as requests see it."""
+
+    view: str
+    owner: str
+    state: str
+    published_event: datetime | None
+    """Newest event time that training sets can see."""
+    served_event: datetime | None
+    """Newest event time that the online store holds; None also for a view that is not served."""
+    age: timedelta
+    allowed: timedelta | None
+    partitions: int
+    rows: int
+    waiting: int
+    """Publishes that the online store has not got yet."""
+    unfinished: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything `status` says."""
+
+    services: tuple[ServiceStatus, ...]
+    views: tuple[ViewStatus, ...] = ()
+    problems: tuple[dict[str, str], ...] = ()
+    note: str = ""
+    """Why less is known than could be."""
+
+
+@click.command()
+@json_option
+def status(*, as_json: bool) -> None:
+    """What runs, how fresh each view is, what is wrong, who owns it."""
+    report = _report(now=datetime.now(UTC))
+    if as_json:
+        print_json(report)
+    else:
+        _print(report)
+
+
+def _report(*, now: datetime) -> Report:
+    from feature_platform import local
+    from feature_platform.local import supervision
+
+    home = settings.home_dir()
+    services = (*local.status(home), *supervision.dagster_status(home))
+    try:
+        views, problems = _read(Settings.from_env(), now=now)
+    except ConfigurationError:
+        return Report(services=services, note="not started yet: `feature-platform up` (or `make demo`)")
+    except LedgerUnavailableError:
+        return Report(services=services, note="the ledger cannot be reached: `feature-platform up` starts it")
+    except (NotDeployedError, FileNotFoundError):
+        return Report(services=services, note="not deployed yet: `feature-platform deploy`")
+    except InvalidDeclarationsError as error:
+        return Report(services=services, note=f"what was deployed is not readable by this version: {error}")
+    return Report(services=services, views=views, problems=problems)
+
+
+def _read(here: Settings, *, now: datetime) -> tuple[tuple[ViewStatus, ...], tuple[dict[str, str], ...]]:
+    from feature_platform.declaration import load_registry
+    from feature_platform.ledger import Ledger
+    from feature_platform.observability import find_problems, freshness_of
+
+    with Ledger.connect(here.ledger_url) as ledger:
+        if not here.manifest_path.exists():
+            raise NotDeployedError("no manifest")
+        registry = load_registry(here.manifest_path)
+        views = []
+        for fresh in freshness_of(ledger, registry, store=here.store, now=now):
+            view = registry.views[fresh.view]
+            active = ledger.active_batches(view.key)
+            served = view.online is not OnlineTier.NONE
+            views.append(
+                ViewStatus(
+                    view=view.key,
+                    owner=view.owner.email,
+                    state=fresh.state.value if active else "empty",
+                    published_event=max((batch.partition.end for batch in active if batch.row_count), default=None),
+                    served_event=fresh.newest_event if served else None,
+                    age=fresh.age,
+                    allowed=fresh.allowed,
+                    partitions=len(active),
+                    rows=sum(batch.row_count for batch in active),
+                    waiting=ledger.head(view.key) - ledger.synced_position(view.key, here.store) if served else 0,
+                    unfinished=len(ledger.unfinished(view.key)),
+                )
+            )
+        problems = tuple(
+            {
+                "severity": problem.severity,
+                "kind": problem.kind,
+                "subject": problem.subject,
+                "owner": problem.owner.email or problem.owner.name,
+                "message": problem.message,
+            }
+            for problem in find_problems(ledger, registry, store=here.store, now=now)
+        )
+    return tuple(views), problems
+
+
+def _print(report: Report) -> None:
+    out = console()
+    out.print(_services_table(report.services))
+    if report.views:
+        out.print(_views_table(report.views))
+    if report.note:
+        click.secho(report.note, fg="yellow")
+    elif not report.views:
+        click.echo("no feature views are declared")
+    for problem in report.problems:
+        colour = "red" if problem["severity"] == "error" else "yellow"
+        click.echo(f"{click.style(problem['severity'], fg=colour)}: {problem['message']} [{problem['owner']}]")
+    if report.views and not report.problems:
+        click.secho("nothing is wrong", fg="green")
+
+
+def _services_table(services: Sequence[ServiceStatus]) -> Any:
+    table = _table("service", "state", "address", "log")
+    for service in services:
+        state = f"running ({service.pid})" if service.running else "stopped"
+        table.add_row(service.name, state, service.address, service.log)
+    return table
+
+
+def _views_table(views: Sequence[ViewStatus]) -> Any:
+    table = _table(
+        "feature view",
+        "state",
+        "age",
+        "allowed",
+        "published until",
+        "served until",
+        "partitions",
+        "rows",
+        "todo",
+        "owner",
+    )
+    for view in views:
+        todo = [f"{view.waiting} to sync"] if view.waiting else []
+        todo += [f"{view.unfinished} unfinished"] if view.unfinished else []
+        table.add_row(
+            view.view,
+            view.state,
+            format_duration(view.age) if view.partitions else "",
+            format_duration(view.allowed) if view.allowed else "",
+            _instant(view.published_event),
+            _instant(view.served_event),
+            f"{view.partitions:,}",
+            f"{view.rows:,}",
+            ", ".join(todo),
+            view.owner,
+        )
+    return table
+
+
+def _instant(value: datetime | None) -> str:
+    return f"{value:%Y-%m-%d %H:%M}Z" if value else "-"
+
+
+def _table(*columns: str) -> Any:
+    from rich import box  # not needed for --json
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

@@ -1,0 +1,86 @@
+# Everything runs from here, in a path of any shape: paths are relative, nothing is installed outside .venv.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+CLI := $(VENV)/bin/feature-platform
+STAMP := $(VENV)/.installed
+SYSTEM_PACKAGES := chromium
+
+.PHONY: help setup demo demo-full up down test test-system check lint types imports sql-lint lock bench clean
+
+help: ## Show this.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Make .venv from the hashed lock.
+
+# The stamp is written last: an interrupted setup goes on where it stopped.
+$(STAMP): requirements.lock
+	@if ! $(PYTHON) -c 'import pip' 2>/dev/null; then \
+	  for candidate in python3 python3.13 python3.12 python3.11; do \
+	    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	        2>/dev/null; then found="$$candidate"; break; fi; \
+	  done; \
+	  if [ -z "$${found:-}" ]; then \
+	    echo "No Python 3.11, 3.12 or 3.13 with venv was found (looked for python3, python3.13, python3.12, python3.11)." >&2; \
+	    echo "Install one, on Debian or Ubuntu: apt-get install python3 python3-venv" >&2; exit 1; \
+	  fi; \
+	  echo "Making $(VENV) with $$("$$found" --version)"; "$$found" -m venv --clear $(VENV); \
+	fi
+	@echo "Installing $$(grep -c == requirements.lock) packages"
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## From nothing to served features, on real data (about 5 minutes).
+	@$(CLI) demo
+
+demo-full: setup ## The same over all history of all views.
+	@$(CLI) demo --full
+
+up: setup ## Start the local stack; the UI is on http://localhost:3000.
+	@$(CLI) up
+
+down: ## Stop the local stack; nothing is lost.
+	@if [ -x $(CLI) ]; then $(CLI) down; else echo "nothing was running"; fi
+
+test: setup ## Tests that need nothing but the wheels.
+	$(PYTHON) -m pytest -m "not system"
+
+test-system: setup ## Tests that need Debian packages (chromium).
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
+	  echo "These tests need the Debian packages: $(SYSTEM_PACKAGES) (apt-get install $(SYSTEM_PACKAGES))" >&2; exit 1; }
+	$(PYTHON) -m pytest -m system
+
+check: lint types imports sql-lint test test-system ## What CI runs.
+
+lint: setup ## Style of Python.
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types: setup ## Types, strictly.
+	$(PYTHON) -m mypy
+
+imports: setup ## Which room may import which.
+	$(VENV)/bin/lint-imports
+
+sql-lint: setup ## Style of SQL.
+	$(VENV)/bin/sqlfluff lint dbt_project/models
+
+lock: setup ## Write requirements.lock anew from pyproject.toml: names, versions, hashes; all platforms.
+	@$(PYTHON) -m uv --version >/dev/null 2>&1 || $(PYTHON) -m pip install --quiet --disable-pip-version-check uv
+	@# setuptools builds the editable install, without network
+	echo 'setuptools>=77' | $(PYTHON) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header --extra platform --extra embedded --extra reference --extra dev \
+	  --output-file requirements.lock pyproject.toml -
+
+
+bench: setup ## Benchmarks; each prints its result as its last line.
+	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(PYTHON) "$$benchmark" || exit 1; done
+
+clean: ## Stop the local stack, delete its data and all caches; .venv stays.
+	@if [ -x $(CLI) ]; then $(CLI) down --delete-data --yes; fi
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dbt_project/target dbt_project/logs
+	find . -name __pycache__ -not -path './.venv/*' -type d -prune -exec rm -rf {} +

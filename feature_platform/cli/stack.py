@@ -43,10 +43,10 @@ def up(port: int | None, *, services_only: bool, restart: bool) -> None:
         supervision.stop_dagster(home)
     here = Settings.from_env()
     if not here.manifest_path.exists():
-        from feature_platform.materialization import deploy  # imports dbt; the usual start does not need it
+        from feature_platform.cli.materialization import deploy_project
 
         _step("deploying the declarations")
-        deploy(here)
+        deploy_project(here)  # imports dbt; the usual start does not need it
     _step("Dagster: webserver, daemon, definitions")
     url = supervision.start_dagster(project, home, connections, port=port)
     click.echo(f"\nThe feature platform is up: {click.style(url, bold=True)}")

@@ -224,6 +224,10 @@ class BatchLedger(LedgerConnection):
         now = {batch.batch_id for batch in self.active_batches(view_key, at_position=through)}
         return tuple(b for b in self.active_batches(view_key, at_position=after) if b.batch_id not in now)
 
+    def view_keys(self) -> tuple[str, ...]:
+        """Every view that ever had a batch."""
+        return tuple(row[0] for row in self._fetch("select distinct view from batches order by view"))
+
     def unfinished(self, view_key: str | None = None) -> tuple[UnfinishedBatch, ...]:
         """Opened batches neither published nor given up, oldest first: of live runs, or left by a crash."""
         rows = self._fetch(

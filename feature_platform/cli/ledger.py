@@ -1,0 +1,207 @@
+"""`feature-platform ledger`: what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from feature_platform import settings
+from feature_platform.cli.output import console, json_option, print_json
+from feature_platform.domain.durations import format_duration
+from feature_platform.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from feature_platform.ledger import Ledger
+
+_SHORT_ID = 8
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def ledger() -> None:
+    """What happened: batches, checks, syncs, deployments.
+
+    VIEW is `name@version`, e.g. carrier_delays@1; without a version, all versions of it.
+    """
+
+
+@ledger.command()
+@click.argument("view", required=False)
+@click.option("--run", "run_id", help="Only batches of this run.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@json_option
+def batches(view: str | None, run_id: str | None, limit: int, *, as_json: bool) -> None:
+    """Batches and what became of them, newest first."""
+    with _open() as opened:
+        keys = _view_keys(opened, view)
+        found = [history for key in keys for history in opened.batches(key, run_id=run_id, limit=limit)]
+    found = sorted(found, key=lambda history: history.batch.seq, reverse=True)[:limit]
+    if as_json:
+        print_json([{"state": history.state, "history": history} for history in found])
+        return
+    _table(
+        ("batch", "view", "partition", "state", "rows", "position", "opened", "what"),
+        (
+            (
+                history.batch.batch_id[:_SHORT_ID],
+                history.batch.view,
+                history.batch.partition.key,
+                history.state,
+                _text(history.row_count),
+                _text(history.position),
+                _text(history.opened_at),
+                (history.failure or "").partition("\n")[0],
+            )
+            for history in found
+        ),
+    )
+
+
+@ledger.command()
+@click.argument("batch_id")
+@json_option
+def checks(batch_id: str, *, as_json: bool) -> None:
+    """What each check said of a batch. BATCH_ID may be shortened."""
+    with _open() as opened:
+        matching = [h.batch.batch_id for h in opened.batches() if h.batch.batch_id.startswith(batch_id)]
+        if len(matching) != 1:
+            raise UnknownNameError(
+                f"{len(matching)} batches have an id that begins with {batch_id!r}",
+                allowed="exactly one",
+                hint="`feature-platform ledger batches` lists them",
+            )
+        found = opened.checks(matching[0])
+    if as_json:
+        print_json(found)
+        return
+    _table(
+        ("check", "kind", "verdict", "blocking", "detail"),
+        (
+            (one.check, one.kind, "passed" if one.passed else "failed", "yes" if one.blocking else "no",
+             str(one.detail.get("message") or dict(one.detail)))
+            for one in found
+        ),
+    )  # fmt: skip
+
+
+@ledger.command()
+@click.argument("view", required=False)
+@click.option("--limit", type=click.IntRange(min=1), default=30, show_default=True)
+@json_option
+def events(view: str | None, limit: int, *, as_json: bool) -> None:
+    """Everything that happened, newest first."""
+    with _open() as opened:
+        found = [event for key in _view_keys(opened, view) for event in opened.events(key, limit=limit)]
+    found = sorted(found, key=lambda event: event.ledger_seq, reverse=True)[:limit]
+    if as_json:
+        print_json(found)
+        return
+    _table(
+        ("number", "at", "event", "view", "subject", "detail"),
+        (
+            (str(event.ledger_seq), _text(event.at), event.event, event.view or "", event.subject[:_SHORT_ID],
+             ", ".join(f"{name} {value}" for name, value in event.detail.items()))
+            for event in found
+        ),
+    )  # fmt: skip
+
+
+@ledger.command()
+@click.argument("view", required=False)
+@json_option
+def unfinished(view: str | None, *, as_json: bool) -> None:
+    """Batches opened and neither published nor given up: of runs going on, or left by a crash."""
+    with _open() as opened:
+        found = [batch for key in _view_keys(opened, view) for batch in opened.unfinished(key)]
+    if as_json:
+        print_json(found)
+        return
+    _table(
+        ("batch", "view", "partition", "run", "opened", "age"),
+        (
+            (one.batch.batch_id[:_SHORT_ID], one.batch.view, one.batch.partition.key, one.run_id, _text(one.opened_at),
+             format_duration(one.age))
+            for one in found
+        ),
+    )  # fmt: skip
+
+
+@ledger.command()
+@click.argument("view", required=False)
+@click.option("--store", help="Only syncs to this online store.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@json_option
+def syncs(view: str | None, store: str | None, limit: int, *, as_json: bool) -> None:
+    """Syncs to online stores, newest first."""
+    with _open() as opened:
+        found = [sync for key in _view_keys(opened, view) for sync in opened.syncs(key, store)]
+    found = sorted(found, key=lambda sync: sync.began_at, reverse=True)[:limit]
+    if as_json:
+        print_json(found)
+        return
+    _table(
+        ("sync", "view", "store", "positions", "began", "ended"),
+        (
+            (one.sync_id[:_SHORT_ID], one.view, one.store, f"{one.from_position} to {one.to_position}",
+             _text(one.began_at), _text(one.ended_at) or "did not end")
+            for one in found
+        ),
+    )  # fmt: skip
+
+
+@ledger.command()
+@click.option("--limit", type=click.IntRange(min=1), default=10, show_default=True)
+@json_option
+def deployments(limit: int, *, as_json: bool) -> None:
+    """Deployments, newest first."""
+    with _open() as opened:
+        found = opened.deployments(limit=limit)
+    if as_json:
+        print_json(found)
+        return
+    _table(
+        ("number", "at", "version", "manifest", "views"),
+        (
+            (str(one.ledger_seq), _text(one.deployed_at), one.platform_version, one.manifest_hash[:12],
+             ", ".join(sorted(one.views)))
+            for one in found
+        ),
+    )  # fmt: skip
+
+
+def _open() -> Ledger:
+    from feature_platform.ledger import Ledger  # psycopg2
+
+    return Ledger.connect(settings.read("LEDGER_URL"))
+
+
+def _view_keys(opened: Ledger, view: str | None) -> Sequence[str | None]:
+    """The keys a name means in this ledger; `[None]` means all."""
+    if view is None:
+        return [None]
+    known = opened.view_keys()
+    keys = [key for key in known if view in (key, key.partition("@")[0])]
+    if not keys:
+        raise UnknownNameError(f"the ledger knows no feature view {view!r}", allowed=", ".join(known) or "(none yet)")
+    return keys
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    return "" if value is None else str(value)
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich import box  # not needed for --json and --help
+    from rich.table import Column, Table
+
+    table = Table(*(Column(title, overflow="fold") for title in titles), box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    if table.row_count:
+        console().print(table)
+    else:
+        click.echo("nothing")

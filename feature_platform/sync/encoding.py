@@ -1,0 +1,199 @@
+"""Rows of the lake to the bytes the store is sent, columns at a time: no Python per row.
+
+Rule: the bytes equal those of `online.keys` and `online.codec`, which define the format row by row
+(tests/property/test_codec.py compares them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
+from feature_platform.domain.types import ColumnType
+from feature_platform.errors import BatchRejectedError
+from feature_platform.online import keys
+from feature_platform.online.codec import SIGN_BIT, SLOTS, Layout, tombstone
+from feature_platform.online.functions import write_name
+from feature_platform.sync.plan import HORIZON
+
+ROWS_PER_CALL: Final = 20
+"""Keys in one call of the server's function: 20 cost the server least per row (docs/reference/online-format.md)."""
+MAX_GRACE: Final = timedelta(days=7)
+"""An expired row is kept for its ttl again, at most this long, so that a client can say `expired` and not `missing`."""
+
+_MICROS_PER_MS: Final = 1000
+_FIRST_MICROS: Final = -62_135_596_800_000_000
+_LAST_MICROS: Final = 253_402_300_799_999_999
+_FIRST_DAY: Final = -719_162
+_LAST_DAY: Final = 2_932_896
+_CRLF: Final = pa.scalar(b"\r\n", pa.large_binary())
+_NOTHING: Final = pa.scalar(b"", pa.large_binary())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frames:
+    """Calls of the write function, framed for the wire."""
+
+    payload: bytes
+    calls: int
+    """Replies the server owes for them."""
+    rows: int
+
+
+def encode_rows(view: FeatureView, layout: Layout, position: int, batch: pa.RecordBatch) -> Frames:
+    """Calls that write rows: key columns, `_horizon`, `event_timestamp`, features.
+
+    Raises:
+        BatchRejectedError: an instant or a date lies outside the years 1 to 9999.
+    """
+    values = encode_values(view, layout, position, batch)
+    events = _micros(view, EVENT_TIMESTAMP, batch)
+    # the horizon bounds what the plan's range may bring back; the row itself must be kept for its own ttl as well
+    until = _keep_until(view, np.maximum(events, _micros(view, HORIZON, batch)))
+    return _frame(encode_keys(view, batch), values, until)
+
+
+def encode_absent(view: FeatureView, position: int, batch: pa.RecordBatch) -> Frames:
+    """Calls that write tombstones: key columns and `_horizon`."""
+    values = pa.array([tombstone(position)] * batch.num_rows, pa.large_binary())
+    return _frame(encode_keys(view, batch), values, _keep_until(view, _micros(view, HORIZON, batch)))
+
+
+def encode_keys(view: FeatureView, batch: pa.RecordBatch) -> pa.LargeBinaryArray:
+    """The row keys of a batch (`online.keys`)."""
+    components = []
+    for column in view.entities:
+        text = pc.cast(batch.column(column.name), pa.large_string())
+        if column.type is ColumnType.VARCHAR:
+            for plain, escaped in keys.ESCAPES:
+                text = pc.replace_substring(text, plain, escaped)
+            text = pc.if_else(pc.equal(pc.binary_length(text), 0), keys.EMPTY, text)
+        components.append(pc.cast(text, pa.large_binary()))
+    entity = pc.binary_join_element_wise(*components, pa.scalar(keys.SEPARATOR.encode(), pa.large_binary()))
+    opening = pa.scalar(f"{view.key}:{{".encode(), pa.large_binary())
+    return pc.binary_join_element_wise(opening, entity, pa.scalar(b"}", pa.large_binary()), _NOTHING)
+
+
+def encode_values(view: FeatureView, layout: Layout, position: int, batch: pa.RecordBatch) -> pa.LargeBinaryArray:
+    """The values of a batch (`online.codec`).
+
+    Raises:
+        BatchRejectedError: an instant or a date lies outside the years 1 to 9999.
+    """
+    count = batch.num_rows
+    columns = [(f"c{i}", name, type_) for i, (name, type_) in enumerate(layout.columns)]
+    fixed = np.zeros(
+        count,
+        dtype=np.dtype(
+            [
+                ("position", ">u8"),
+                ("event", ">u8"),
+                ("layout", ">u4"),
+                ("nulls", "u1", (layout.bitmap_bytes,)),
+                *((slot, "<" + SLOTS[type_]) for slot, _, type_ in columns),
+            ]
+        ),
+    )
+    fixed["position"] = position
+    # two's complement with the sign bit flipped: bytes order as instants do
+    fixed["event"] = _micros(view, EVENT_TIMESTAMP, batch).view(np.uint64) ^ np.uint64(SIGN_BIT)
+    fixed["layout"] = layout.layout_id
+    nulls = np.zeros((count, len(columns)), dtype=bool)
+    tails = []
+    for i, (slot, name, type_) in enumerate(columns):
+        values = batch.column(name)
+        nulls[:, i] = pc.is_null(values).to_numpy(zero_copy_only=False)
+        if type_ is ColumnType.VARCHAR:
+            text = pc.coalesce(pc.cast(values, pa.large_binary()), _NOTHING)
+            tails.append(text)
+            fixed[slot] = pc.binary_length(text).to_numpy(zero_copy_only=False)
+        else:
+            fixed[slot] = _numbers(view, name, type_, batch)
+    fixed["nulls"] = np.packbits(nulls, axis=1, bitorder="little")
+    start = pa.FixedSizeBinaryArray.from_buffers(pa.binary(fixed.dtype.itemsize), count, [None, pa.py_buffer(fixed)])
+    return pc.binary_join_element_wise(pc.cast(start, pa.large_binary()), *tails, _NOTHING)
+
+
+def _numbers(view: FeatureView, name: str, type_: ColumnType, batch: pa.RecordBatch) -> Any:
+    values = batch.column(name)
+    if type_ is ColumnType.TIMESTAMPTZ:
+        return _micros(view, name, batch)
+    if type_ is ColumnType.DATE:
+        days = pc.fill_null(pc.cast(values, pa.int32()), 0).to_numpy(zero_copy_only=False)
+        _refuse_outside(view, name, days, _FIRST_DAY, _LAST_DAY)
+        return days
+    # filled while still typed: an integer must not pass through a float to carry a null
+    return pc.fill_null(values, pa.scalar(0, pa.int8()).cast(values.type)).to_numpy(zero_copy_only=False)
+
+
+def _micros(view: FeatureView, name: str, batch: pa.RecordBatch) -> Any:
+    """Microseconds since 1970 UTC; 0 for NULL."""
+    values = pc.cast(pc.cast(batch.column(name), pa.timestamp("us", "UTC")), pa.int64())
+    micros = pc.fill_null(values, 0).to_numpy(zero_copy_only=False)
+    _refuse_outside(view, name, micros, _FIRST_MICROS, _LAST_MICROS)
+    return micros
+
+
+def _refuse_outside(view: FeatureView, name: str, values: Any, first: int, last: int) -> None:
+    if len(values) and (values.min() < first or values.max() > last):
+        raise BatchRejectedError(
+            f"feature view {view.key} has a value in column {name!r} that no client can read",
+            found="an infinite or very distant date or instant",
+            allowed="the years 1 to 9999",
+            hint="bound the column in the model, or make it NULL, and materialize the partition again",
+        )
+
+
+def _keep_until(view: FeatureView, last_event: Any) -> Any:
+    """Instant in milliseconds until which the store keeps a key; 0 = for ever."""
+    if view.ttl is None:
+        return np.zeros(len(last_event), dtype=np.int64)
+    kept = (view.ttl + min(view.ttl, MAX_GRACE)) // timedelta(microseconds=1)
+    # rounded up: a key must not go before its row is dead
+    return -((-(last_event + kept)) // _MICROS_PER_MS)
+
+
+def _frame(row_keys: pa.LargeBinaryArray, values: pa.LargeBinaryArray, keep_until: Any) -> Frames:
+    """Frame calls: the bytes of consecutive rows lie side by side in Arrow's buffers, so a call is two slices."""
+    key_data, key_offsets = _buffers(_bulk(row_keys))
+    until = pc.cast(pc.cast(pa.array(keep_until), pa.large_string()), pa.large_binary())
+    value_data, value_offsets = _buffers(pc.binary_join_element_wise(_bulk(values), _bulk(until), _NOTHING))
+    parts: list[bytes | memoryview] = []
+    count = len(row_keys)
+    calls = 0
+    for first, last in _steps(count):
+        parts.append(_call_header(last - first))
+        parts.append(key_data[key_offsets[first] : key_offsets[last]])
+        parts.append(value_data[value_offsets[first] : value_offsets[last]])
+        calls += 1
+    return Frames(payload=b"".join(parts), calls=calls, rows=count)
+
+
+def _steps(count: int) -> Iterator[tuple[int, int]]:
+    for first in range(0, count, ROWS_PER_CALL):
+        yield first, min(first + ROWS_PER_CALL, count)
+
+
+def _call_header(rows: int) -> bytes:
+    name, number = write_name(), str(rows)
+    return (f"*{3 + 3 * rows}\r\n$5\r\nFCALL\r\n${len(name)}\r\n{name}\r\n${len(number)}\r\n{number}\r\n").encode()
+
+
+def _bulk(items: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
+    """Each item as a RESP bulk string."""
+    length = pc.cast(pc.cast(pc.binary_length(items), pa.large_string()), pa.large_binary())
+    dollar = pa.scalar(b"$", pa.large_binary())
+    return pc.binary_join_element_wise(dollar, length, _CRLF, items, _CRLF, _NOTHING)
+
+
+def _buffers(items: pa.LargeBinaryArray) -> tuple[memoryview, Sequence[int]]:
+    """Data and offsets of a freshly computed array (offset 0, no nulls)."""
+    _, offsets, data = items.buffers()
+    return memoryview(data), np.frombuffer(offsets, dtype=np.int64)[: len(items) + 1].tolist()

@@ -1,0 +1,171 @@
+"""What a sync must assert, as values: which batches it reads, and the SQL that reads them. No input or output.
+
+Rule: a plan (k0, k] asserts `state(k)` (a row, or none) for every entity with a row in a batch published in (k0, k] or
+superseded there; never the difference of two states. `state(k)` of an entity is its row with the greatest event time
+among the batches active at k.
+
+Active batches belong to disjoint partitions, so every row of a newer partition is later than every row of an older one.
+The plan therefore looks for the entities' rows from the newest partitions backwards, a growing step at a time, and
+stops when every entity has been found: one new hour of a view with years of history reads that hour, not the years.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from feature_platform.domain.batch import PublishedBatch
+from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
+from feature_platform.lake.sql import BATCH_ID, BATCHES_SCHEMA, PARTITION_START
+from feature_platform.lake.sql import quote_identifier as quote
+
+TOUCHED = "_touched"
+"""Temporary table: the entities whose row is still to be found."""
+HORIZON = "_horizon"
+"""Greatest event time of an entity in the plan's range, superseded batches included: bounds how long a late copy of an
+older plan could bring back one of its rows."""
+
+FIRST_STEP = 8
+STEP_GROWTH = 4
+MAX_LISTED_IDS = 200
+"""Up to this many batch ids are listed, so that DuckLake can skip files by them; more go in as one list value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """SQL and its parameters."""
+
+    sql: str
+    parameters: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRange:
+    """Batches to read, and the partitions they lie in."""
+
+    batch_ids: tuple[str, ...]
+    first_start: datetime
+    last_start: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncPlan:
+    """The range of events a sync covers, and the batches it reads for it."""
+
+    from_position: int
+    to_position: int
+    touched: BatchRange | None
+    """Published or superseded in the range; None if they hold no rows."""
+    active: tuple[BatchRange, ...]
+    """The batches that make `state(to_position)`, newest partitions first."""
+
+
+def plan_sync(
+    from_position: int,
+    to_position: int,
+    *,
+    published: Iterable[PublishedBatch],
+    superseded: Iterable[PublishedBatch],
+    active: Iterable[PublishedBatch],
+) -> SyncPlan:
+    """The plan that brings a store from one position to another.
+
+    Args:
+        from_position: k0, where the store is.
+        to_position: k, where it shall be.
+        published: batches published in (k0, k].
+        superseded: batches active at k0 that are no longer active at k.
+        active: batches active at k.
+    """
+    touched = {batch.batch_id: batch for batch in (*published, *superseded) if batch.row_count}
+    newest_first = sorted((b for b in active if b.row_count), key=lambda b: b.partition.start, reverse=True)
+    steps = []
+    start, size = 0, FIRST_STEP
+    while start < len(newest_first):
+        steps.append(_range(newest_first[start : start + size]))
+        start, size = start + size, size * STEP_GROWTH
+    return SyncPlan(
+        from_position=from_position,
+        to_position=to_position,
+        touched=_range(tuple(touched.values())) if touched else None,
+        active=tuple(steps),
+    )
+
+
+def find_touched(view: FeatureView, batches: BatchRange) -> Statement:
+    """Collect the entities that the plan asserts, with their horizon."""
+    keys = _keys(view)
+    where, parameters = _in(batches)
+    return Statement(
+        sql=f"create temporary table {TOUCHED} as select {keys}, max({EVENT_TIMESTAMP}) as {HORIZON}"
+        f" from {_table(view)} where {where} group by {keys}",
+        parameters=parameters,
+    )
+
+
+def read_rows(view: FeatureView, batches: BatchRange) -> Statement:
+    """`state(k)` of the touched entities that have a row in these batches."""
+    keys = _keys(view)
+    where, parameters = _in(batches)
+    features = ", ".join(f"cast({quote(c.name)} as {c.type.value}) as {quote(c.name)}" for c in view.features)
+    return Statement(
+        sql=f"with newest as (select {keys}, max({EVENT_TIMESTAMP}) as {EVENT_TIMESTAMP} from {_table(view)}"
+        f" semi join {TOUCHED} using ({keys}) where {where} group by {keys})"
+        f" select {_typed_keys(view)}, {HORIZON}, {EVENT_TIMESTAMP}, {features} from {_table(view)}"
+        f" join newest using ({keys}, {EVENT_TIMESTAMP}) join {TOUCHED} using ({keys}) where {where}",
+        parameters=parameters * 2,
+    )
+
+
+def forget_found(view: FeatureView, batches: BatchRange) -> Statement:
+    """Take the entities that have a row in these batches off the list of those still to be found."""
+    where, parameters = _in(batches)
+    keys = [quote(name) for name in view.entity_names]
+    same = " and ".join(f"found.{key} = {TOUCHED}.{key}" for key in keys)
+    return Statement(
+        sql=f"delete from {TOUCHED} where exists (select 1 from {_table(view)} as found where {where} and {same})",
+        parameters=parameters,
+    )
+
+
+def read_absent(view: FeatureView) -> Statement:
+    """The entities that no active batch has a row of."""
+    return Statement(sql=f"select {_typed_keys(view)}, {HORIZON} from {TOUCHED}")
+
+
+def newest_event(view: FeatureView, batches: BatchRange) -> Statement:
+    """The greatest event time among these batches."""
+    where, parameters = _in(batches)
+    return Statement(sql=f"select max({EVENT_TIMESTAMP}) from {_table(view)} where {where}", parameters=parameters)
+
+
+def _range(batches: Sequence[PublishedBatch]) -> BatchRange:
+    starts = [batch.partition.start for batch in batches]
+    return BatchRange(
+        batch_ids=tuple(batch.batch_id for batch in batches), first_start=min(starts), last_start=max(starts)
+    )
+
+
+def _in(batches: BatchRange) -> tuple[str, tuple[Any, ...]]:
+    """Predicate for rows of these batches. The partitions' bounds skip files that hold many batches."""
+    ids = batches.batch_ids
+    listed = len(ids) <= MAX_LISTED_IDS
+    within = ", ".join("?" * len(ids)) if listed else "select unnest(?)"
+    return (
+        f"{PARTITION_START} between ? and ? and {BATCH_ID} in ({within})",
+        (batches.first_start, batches.last_start, *(ids if listed else (list(ids),))),
+    )
+
+
+def _table(view: FeatureView) -> str:
+    return f"lake.{quote(BATCHES_SCHEMA)}.{quote(view.table)}"
+
+
+def _keys(view: FeatureView) -> str:
+    return ", ".join(quote(name) for name in view.entity_names)
+
+
+def _typed_keys(view: FeatureView) -> str:
+    return ", ".join(f"cast({quote(c.name)} as {c.type.value}) as {quote(c.name)}" for c in view.entities)

@@ -1,0 +1,311 @@
+"""Run a sync: lake → Valkey, streamed, until the store says it is at the ledger's head.
+
+Rule: the store is asked where it is, the ledger records the beginning before the first write and the end after the
+store has advanced; between them every write may be repeated, delayed or overtaken by another sync. Nothing is locked,
+and nothing that was not published is ever read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+
+from feature_platform.declaration import FeatureRegistry
+from feature_platform.domain.batch import PublishedBatch
+from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.errors import (
+    FeaturePlatformError,
+    LedgerConflictError,
+    NotDeployedError,
+    RequestError,
+    StoreChangedError,
+)
+from feature_platform.lake import connect
+from feature_platform.ledger import Ledger
+from feature_platform.online import functions
+from feature_platform.online.codec import Layout
+from feature_platform.online.connection import Connection, raise_if_error
+from feature_platform.online.settings import ValkeyAddress
+from feature_platform.settings import Settings
+from feature_platform.sync import plan as plans
+from feature_platform.sync.encoding import Frames, encode_absent, encode_rows
+from feature_platform.sync.publishing import ensure_published
+
+ROWS_PER_BATCH: Final = 10_000
+MAX_PLANS: Final = 5
+"""How often a sync plans again when the store changes under it before it gives up."""
+TIMEOUT_SECONDS: Final = 30.0
+BATCHES_IN_FLIGHT: Final = 2
+
+Progress = Callable[[int, int], None]
+"""Called with the entities sent so far and the entities to assert."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncResult:
+    """What a sync did."""
+
+    view: str
+    store: str
+    from_position: int
+    to_position: int
+    entities: int
+    """Asserted: written + refused + those long dead and not there."""
+    written: int
+    tombstones: int
+    """Of the asserted entities, those that have no row."""
+    refused: int
+    """A later sync had been there."""
+    seconds: float
+    newest_event_timestamp: datetime | None
+    """Of all rows the store now serves of this view; None if there are none."""
+
+
+@dataclass(slots=True)
+class _Counts:
+    entities: int = 0
+    tombstones: int = 0
+    written: int = 0
+    refused: int = 0
+
+
+def sync(
+    settings: Settings,
+    registry: FeatureRegistry,
+    view: FeatureView | str,
+    *,
+    run_id: str,
+    store: str | None = None,
+    rebuild: bool = False,
+    progress: Progress | None = None,
+) -> SyncResult:
+    """Bring the online store to the ledger's head for one view. Safe to repeat, and beside others of its kind.
+
+    Args:
+        settings: addresses.
+        registry: declarations; published to the store if it lost them.
+        view: the view, or a reference to it.
+        run_id: who does this, for the ledger.
+        store: name of the store in the ledger (default: that of the settings).
+        rebuild: write every entity again, not only those that events since the last sync touch.
+        progress: told how far it is.
+
+    Raises:
+        RequestError: the view is not served online.
+        NotDeployedError: the lake lacks the view's table or a column of it.
+        LedgerConflictError: the store is further than this ledger: another ledger wrote to it.
+        StoreChangedError: the store kept losing its data while it was written.
+        StoreUnavailableError: it cannot be reached.
+    """
+    view = registry.view(view) if isinstance(view, str) else view
+    if view.online is not OnlineTier.VALKEY:
+        raise RequestError(
+            f"feature view {view.key} is not served online", found="online: none", hint="declare `online: valkey`"
+        )
+    store = settings.store if store is None else store
+    address = ValkeyAddress.parse(settings.valkey_url)
+    with closing(Connection(address, TIMEOUT_SECONDS)) as connection, Ledger.connect(settings.ledger_url) as ledger:
+        for _ in range(MAX_PLANS):
+            ensure_published(connection, registry, view)
+            attempt = _Attempt(settings, view, store, ledger, connection, run_id=run_id, progress=progress)
+            result = attempt.run(rebuild=rebuild)
+            if result is not None:
+                return result
+    raise StoreChangedError(
+        f"the online store at {address} changed during each of {MAX_PLANS} attempts to write {view.key}",
+        hint="look for restarts, failovers or FLUSHALL; the next sync starts from what the store really holds",
+    )
+
+
+class _Attempt:
+    """One plan, from asking the store where it is to advancing it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        view: FeatureView,
+        store: str,
+        ledger: Ledger,
+        connection: Connection,
+        *,
+        run_id: str,
+        progress: Progress | None,
+    ) -> None:
+        self._settings = settings
+        self._view = view
+        self._store = store
+        self._ledger = ledger
+        self._connection = connection
+        self._run_id = run_id
+        self._progress = progress
+        self._started = time.monotonic()
+
+    def run(self, *, rebuild: bool) -> SyncResult | None:
+        """The result, or None if the store changed meanwhile."""
+        ledger, view = self._ledger, self._view
+        begun = functions.begin(self._connection, view.key)
+        head = ledger.head(view.key)
+        if begun.position > head:
+            raise LedgerConflictError(
+                f"the online store holds {view.key} as of position {begun.position}, this ledger ends at {head}",
+                hint="the store was written from another ledger: point FEATURE_PLATFORM_VALKEY_URL to a store of "
+                "this project, or empty that one",
+            )
+        start = 0 if rebuild else begun.position
+        active = ledger.active_batches(view.key, at_position=head)
+        counts = _Counts()
+        if start == head == ledger.synced_position(view.key, self._store):
+            return self._result(start, head, counts, self._newest_event(active))
+        plan = plans.plan_sync(
+            start,
+            head,
+            published=ledger.published_between(view.key, start, head),
+            superseded=ledger.superseded_between(view.key, start, head),
+            active=active,
+        )
+        sync_id = ledger.begin_sync(
+            view.key, self._store, start, head, server_run_id=begun.server_run_id, run_id=self._run_id
+        )
+        newest = self._write(plan, counts)
+        if not functions.advance(self._connection, view.key, begun, head):
+            return None
+        result = self._result(start, head, counts, newest)
+        ledger.end_sync(
+            sync_id,
+            entities=counts.entities,
+            written=counts.written,
+            tombstones=counts.tombstones,
+            refused=counts.refused,
+            seconds=result.seconds,
+        )
+        return result
+
+    def _write(self, plan: plans.SyncPlan, counts: _Counts) -> datetime | None:
+        """Write all that the plan asserts; the newest event time of the state it reaches."""
+        if not plan.active and plan.touched is None:
+            return None
+        with closing(connect(self._settings, read_only=True)) as lake:
+            with closing(assertions(lake, self._view, plan)) as asserted:
+                self._send(asserted, counts)
+            return newest_event(lake, self._view, plan)
+
+    def _send(self, asserted: Iterable[Assertion], counts: _Counts) -> None:
+        """Send calls and read their replies, with a bounded number of batches under way."""
+        sent: deque[Frames] = deque()
+        for assertion in asserted:
+            frames = assertion.frames
+            self._connection.send(frames.payload)
+            sent.append(frames)
+            if len(sent) >= BATCHES_IN_FLIGHT:
+                self._acknowledge(sent.popleft(), counts)
+            counts.entities += frames.rows
+            counts.tombstones += frames.rows if assertion.absent else 0
+            if self._progress:
+                self._progress(counts.entities, assertion.total)
+        while sent:
+            self._acknowledge(sent.popleft(), counts)
+
+    def _acknowledge(self, frames: Frames, counts: _Counts) -> None:
+        for _ in range(frames.calls):
+            reply = self._connection.receive()
+            raise_if_error(reply, self._connection.address)
+            written, refused, _dead = reply
+            counts.written += written
+            counts.refused += refused
+
+    def _newest_event(self, active: tuple[PublishedBatch, ...]) -> datetime | None:
+        plan = plans.plan_sync(0, 0, published=(), superseded=(), active=active)
+        if not plan.active:
+            return None
+        with closing(connect(self._settings, read_only=True)) as lake:
+            return newest_event(lake, self._view, plan)
+
+    def _result(self, start: int, head: int, counts: _Counts, newest: datetime | None) -> SyncResult:
+        return SyncResult(
+            view=self._view.key,
+            store=self._store,
+            from_position=start,
+            to_position=head,
+            entities=counts.entities,
+            written=counts.written,
+            tombstones=counts.tombstones,
+            refused=counts.refused,
+            seconds=time.monotonic() - self._started,
+            newest_event_timestamp=newest,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assertion:
+    """Part of what a plan asserts, framed."""
+
+    frames: Frames
+    absent: bool
+    """They are tombstones."""
+    total: int
+    """Entities the whole plan asserts."""
+
+
+def assertions(lake: duckdb.DuckDBPyConnection, view: FeatureView, plan: plans.SyncPlan) -> Generator[Assertion]:
+    """Everything a plan asserts. Each entity comes once.
+
+    Raises:
+        NotDeployedError: the lake lacks the view's table or a column of it.
+        BatchRejectedError: a value cannot be encoded.
+    """
+    if plan.touched is None:
+        return
+    layout = Layout.of((column.name, column.type) for column in view.features)
+    # one snapshot for all statements: maintenance may delete superseded rows between two of them
+    lake.execute("begin transaction")
+    try:
+        _run(lake, view, plans.find_touched(view, plan.touched))
+        ((total,),) = lake.execute(f"select count(*) from {plans.TOUCHED}").fetchall()
+        missing = total
+        for batches in plan.active:
+            for batch in _stream(lake, view, plans.read_rows(view, batches)):
+                missing -= batch.num_rows
+                frames = encode_rows(view, layout, plan.to_position, batch)
+                yield Assertion(frames=frames, absent=False, total=total)
+            if not missing:
+                return
+            _run(lake, view, plans.forget_found(view, batches))
+        for batch in _stream(lake, view, plans.read_absent(view)):
+            yield Assertion(frames=encode_absent(view, plan.to_position, batch), absent=True, total=total)
+    finally:
+        lake.execute("rollback")
+
+
+def newest_event(lake: duckdb.DuckDBPyConnection, view: FeatureView, plan: plans.SyncPlan) -> datetime | None:
+    """The greatest event time of `state(k)`; the newest partitions have it."""
+    if not plan.active:
+        return None
+    (row,) = _run(lake, view, plans.newest_event(view, plan.active[0])).fetchall()
+    newest: datetime | None = row[0]
+    return newest
+
+
+def _stream(lake: duckdb.DuckDBPyConnection, view: FeatureView, statement: plans.Statement) -> Iterator[pa.RecordBatch]:
+    reader = _run(lake, view, statement).to_arrow_reader(ROWS_PER_BATCH)
+    yield from (batch for batch in reader if batch.num_rows)
+
+
+def _run(lake: duckdb.DuckDBPyConnection, view: FeatureView, statement: plans.Statement) -> Any:
+    try:
+        return lake.execute(statement.sql, statement.parameters)
+    except (duckdb.CatalogException, duckdb.BinderException) as error:
+        raise NotDeployedError(
+            f"the lake does not hold feature view {view.key} as it is declared",
+            found=str(error).splitlines()[0],
+            hint="run `feature-platform deploy`",
+        ) from error
+    except duckdb.Error as error:
+        raise FeaturePlatformError(f"reading feature view {view.key} from the lake failed", found=str(error)) from error

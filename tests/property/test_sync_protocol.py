@@ -1,0 +1,342 @@
+"""Random histories against a real Valkey: whatever is published, crashes, is delayed, repeated or lost, the store tells
+the truth, and one complete sync brings it to `state(head)`.
+
+The oracle is plain Python over the history. The plan, its SQL, the encoding and the server's functions are the real
+ones; only *when* each single write arrives is decided here.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import duckdb
+import libvalkey
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from online_support import make_view, running_valkey
+
+from feature_platform.domain.batch import PublishedBatch
+from feature_platform.domain.types import ColumnType
+from feature_platform.domain.windows import Grain, Partition, floor
+from feature_platform.online import functions
+from feature_platform.online.codec import Layout, decode_prefix
+from feature_platform.online.connection import Connection, raise_if_error
+from feature_platform.online.keys import entity_key, position_key, row_key
+from feature_platform.online.settings import ValkeyAddress
+from feature_platform.sync.plan import plan_sync
+from feature_platform.sync.runner import assertions
+
+KEY_TYPES = (("a", ColumnType.VARCHAR), ("b", ColumnType.INTEGER))
+ENTITIES = [{"a": "UA", "b": 1}, {"a": "}{,%", "b": 1}, {"a": "", "b": -1}, {"a": "UA,1", "b": 1}]
+FEATURES = {"f": ColumnType.BIGINT, "s": ColumnType.VARCHAR}
+LAYOUT = Layout.of(FEATURES.items())
+PARTITIONS = 3
+DAY = timedelta(days=1)
+TTL = timedelta(days=10)
+
+Row = tuple[datetime, int | None, str | None]
+State = dict[int, Row]
+
+
+@dataclass
+class Published:
+    seq: int
+    partition: int
+    batch_id: str
+    rows: State
+    position: int | None = None
+
+
+@dataclass
+class Worker:
+    """A sync that is somewhere on its way."""
+
+    begun: functions.StorePosition
+    head: int
+    writes: list[bytes]
+    sent: int = 0
+
+
+@dataclass
+class World:
+    connection: Connection
+    lake: duckdb.DuckDBPyConnection
+    ttl: timedelta | None
+    starts: list[datetime]
+    batches: list[Published] = field(default_factory=list)
+    workers: list[Worker] = field(default_factory=list)
+    delayed: list[bytes] = field(default_factory=list)
+    head: int = 0
+    seen: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.view = make_view("v", entities=dict(KEY_TYPES), features=FEATURES, ttl=self.ttl)
+        self.keys = [row_key(self.view.key, entity_key(KEY_TYPES, entity)) for entity in ENTITIES]
+
+    # -- the oracle ---------------------------------------------------------------------------------------------
+
+    def active(self, position: int) -> list[Published]:
+        newest: dict[int, Published] = {}
+        for batch in self.batches:
+            if batch.position is not None and batch.position <= position:
+                held = newest.get(batch.partition)
+                newest[batch.partition] = batch if held is None or batch.seq > held.seq else held
+        return list(newest.values())
+
+    def state(self, position: int) -> State:
+        state: State = {}
+        for batch in self.active(position):
+            for entity, row in batch.rows.items():
+                if entity not in state or row[0] > state[entity][0]:
+                    state[entity] = row
+        return state
+
+    # -- what may happen ----------------------------------------------------------------------------------------
+
+    def open(self, partition: int, rows: list[tuple[int, int, int]]) -> None:
+        start = self.starts[partition % PARTITIONS]
+        batch = Published(
+            seq=len(self.batches) + 1, partition=partition % PARTITIONS, batch_id=str(uuid.uuid4()), rows={}
+        )
+        for entity, hour, value in rows:
+            feature = None if value == 0 else value
+            text = None if value == 1 else "x" * value
+            batch.rows[entity % len(ENTITIES)] = (start + timedelta(hours=hour % 24 + 1), feature, text)
+        for entity, (event, feature, text) in batch.rows.items():
+            key = ENTITIES[entity]
+            self.lake.execute(
+                "insert into lake.batches.v_v1 values (?, ?, ?, ?, ?, ?, ?)",
+                [key["a"], key["b"], event, feature, text, batch.batch_id, start],
+            )
+        self.batches.append(batch)
+
+    def publish(self, which: int) -> None:
+        waiting = [batch for batch in self.batches if batch.position is None]
+        if waiting:
+            self.head += 1
+            waiting[which % len(waiting)].position = self.head
+
+    def begin(self) -> Worker:
+        begun = functions.begin(self.connection, self.view.key)
+        k0, k = begun.position, self.head
+        before, now = self.active(k0), self.active(k)
+        plan = plan_sync(
+            k0,
+            k,
+            published=[self._record(b) for b in self.batches if b.position is not None and k0 < b.position <= k],
+            superseded=[self._record(b) for b in before if b not in now],
+            active=[self._record(b) for b in now],
+        )
+        writes = [write for part in assertions(self.lake, self.view, plan) for write in split(part.frames.payload)]
+        worker = Worker(begun=begun, head=k, writes=writes)
+        self.workers.append(worker)
+        return worker
+
+    def step(self, worker: Worker) -> bool:
+        """The worker's next write, or its end."""
+        if worker.sent < len(worker.writes):
+            self.deliver(worker.writes[worker.sent])
+            worker.sent += 1
+            return True
+        functions.advance(self.connection, self.view.key, worker.begun, worker.head)
+        if worker in self.workers:
+            self.workers.remove(worker)
+        return False
+
+    def delay(self, which: int) -> None:
+        """A copy of a write stays under way."""
+        writes = [write for worker in self.workers for write in worker.writes]
+        if writes:
+            self.delayed.append(writes[which % len(writes)])
+
+    def deliver(self, write: bytes) -> None:
+        self.connection.send(write)
+        raise_if_error(self.connection.receive(), self.connection.address)
+
+    def flush(self) -> None:
+        self.connection.call("FLUSHALL")
+        self.seen = {}
+
+    # -- what must hold -----------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        position = int(self.connection.call("HGET", position_key(self.view.key), "position") or 0)
+        assert position <= self.head
+        replies = self.connection.pipeline([("MGET", *self.keys), *(("PEXPIRETIME", key) for key in self.keys)])
+        for entity, (value, expiry) in enumerate(zip(replies[0], replies[1:], strict=True)):
+            if value is None:
+                dead = self.dead_or_none(entity, position)
+                assert dead, f"entity {entity} vanished"
+                continue
+            prefix = decode_prefix(value)
+            asserted = self.state(prefix.position).get(entity)
+            assert self.decode(value) == asserted, "a value is not what its position says"
+            later = range(position, self.head + 1)
+            assert any(self.state(k).get(entity) == asserted for k in later), "the store claims more than it holds"
+            held = self.seen.get(entity, (0, 0))
+            assert prefix.position >= held[0], "a position moved back"
+            if self.ttl is not None:
+                assert expiry >= held[1], "an expiry moved back"
+            self.seen[entity] = (prefix.position, expiry)
+
+    def check_complete(self) -> None:
+        for entity, value in enumerate(self.connection.call("MGET", *self.keys)):
+            expected = self.state(self.head).get(entity)
+            if expected is not None and self.alive(expected):
+                assert value is not None and self.decode(value) == expected
+            elif value is not None:
+                assert self.decode(value) in (expected, None)
+
+    def dead_or_none(self, entity: int, position: int) -> bool:
+        states = [self.state(k).get(entity) for k in range(position, self.head + 1)]
+        return any(row is None or not self.alive(row) for row in states)
+
+    def alive(self, row: Row) -> bool:
+        return self.ttl is None or datetime.now(UTC) - row[0] < self.ttl
+
+    def decode(self, value: bytes) -> Row | None:
+        event = decode_prefix(value).event_timestamp
+        if event is None:
+            return None
+        row = LAYOUT.decode(value)
+        return event, row["f"], row["s"]
+
+    def _record(self, batch: Published) -> PublishedBatch:
+        start = self.starts[batch.partition]
+        assert batch.position is not None
+        return PublishedBatch(
+            batch_id=batch.batch_id,
+            seq=batch.seq,
+            view=self.view.key,
+            partition=Partition(start=start, end=start + DAY, grain=Grain.DAY),
+            position=batch.position,
+            ledger_seq=batch.position,
+            row_count=len(batch.rows),
+            source_watermark=None,
+            opened_at=start,
+            computed_at=start,
+            published_at=start,
+        )
+
+
+def split(payload: bytes) -> list[bytes]:
+    """Calls of many rows as calls of one row each, so that anything can happen between two rows."""
+    reader = libvalkey.Reader()
+    reader.feed(payload)
+    single = []
+    while (call := reader.gets()) is not False:
+        count = int(call[2])
+        for i in range(count):
+            value, until = call[3 + count + 2 * i : 5 + count + 2 * i]
+            single.append(libvalkey.pack_command((b"FCALL", call[1], 1, call[3 + i], value, until)))
+    return single
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Connection]:
+    with running_valkey() as url, Connection(ValkeyAddress.parse(url), 5.0) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def lake() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.execute("attach ':memory:' as lake; create schema lake.batches; set TimeZone = 'UTC'")
+        yield connection
+
+
+EXAMPLES = 10
+
+SMALL = st.integers(0, 5)
+ROWS = st.lists(st.tuples(SMALL, st.integers(0, 23), st.integers(0, 3)), max_size=4)
+EVENTS = st.one_of(
+    st.tuples(st.just("open"), SMALL, ROWS),
+    st.tuples(st.just("open and publish"), SMALL, ROWS),
+    st.tuples(st.just("publish"), SMALL),
+    st.tuples(st.just("begin")),
+    st.tuples(st.just("step"), SMALL),
+    st.tuples(st.just("finish"), SMALL),
+    st.tuples(st.just("crash"), SMALL),
+    st.tuples(st.just("delay"), SMALL),
+    st.tuples(st.just("arrive"), SMALL),
+    st.tuples(st.just("flush")),
+)
+
+
+def happen(world: World, event: Any) -> None:
+    kind, *arguments = event
+    which = arguments[0] if arguments else 0
+    worker = world.workers[which % len(world.workers)] if world.workers else None
+    if kind.startswith("open"):
+        world.open(*arguments)
+        if kind != "open":
+            world.publish(-1)
+    elif kind == "publish":
+        world.publish(which)
+    elif kind == "begin":
+        world.begin()
+    elif kind == "delay":
+        world.delay(which)
+    elif kind == "arrive" and world.delayed:
+        world.deliver(world.delayed.pop(which % len(world.delayed)))
+    elif kind == "flush":
+        world.flush()
+    elif worker is not None and kind == "step":
+        world.step(worker)
+    elif worker is not None and kind == "finish":
+        while world.step(worker):
+            world.check()
+    elif worker is not None and kind == "crash":
+        world.workers.remove(worker)
+
+
+def run(world: World, events: list[Any]) -> None:
+    world.connection.call("FLUSHALL")
+    functions.load(world.connection)
+    world.lake.execute(
+        "create or replace table lake.batches.v_v1 (a varchar, b integer, event_timestamp timestamptz, f bigint,"
+        " s varchar, _batch_id varchar, _partition_start timestamptz)"
+    )
+    for event in events:
+        happen(world, event)
+        world.check()
+    last = world.begin()
+    while world.step(last):
+        pass
+    world.check_complete()
+    # what was still under way arrives now and must change nothing
+    for write in (*world.delayed, *(write for worker in world.workers for write in worker.writes)):
+        world.deliver(write)
+    world.check()
+    world.check_complete()
+
+
+@given(st.lists(EVENTS, min_size=5, max_size=40))
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_without_ttl(store: Connection, lake: duckdb.DuckDBPyConnection, events: list[Any]) -> None:
+    starts = [datetime(2013, 3, day, tzinfo=UTC) for day in (1, 2, 5)]
+    run(World(connection=store, lake=lake, ttl=None, starts=starts), events)
+
+
+@given(st.lists(EVENTS, min_size=5, max_size=40))
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_with_ttl(store: Connection, lake: duckdb.DuckDBPyConnection, events: list[Any]) -> None:
+    """Partitions whose rows are long gone, expired but kept, and alive."""
+    today = floor(datetime.now(UTC), Grain.DAY)
+    starts = [today - days * DAY for days in (40, 14, 4)]
+    run(World(connection=store, lake=lake, ttl=TTL, starts=starts), events)

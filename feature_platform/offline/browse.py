@@ -29,6 +29,23 @@ def browse_view_sql(view: FeatureView) -> str:
     )
 
 
+def check_deployed(connection: duckdb.DuckDBPyConnection, view: FeatureView) -> None:
+    """Make sure that the lake has the view's table with all declared columns.
+
+    Raises:
+        NotDeployedError: it has not.
+    """
+    columns = ", ".join(map(quote, (*view.entity_names, EVENT_TIMESTAMP, *view.feature_names)))
+    try:
+        connection.execute(f"select {columns} from {batches_table(view)} limit 0")
+    except (duckdb.CatalogException, duckdb.BinderException) as error:
+        raise NotDeployedError(
+            f"the lake does not hold {view.key} as declared",
+            found=str(error),
+            hint="run `feature-platform deploy`",
+        ) from error
+
+
 def create_feature_views(
     connection: duckdb.DuckDBPyConnection,
     views: Iterable[FeatureView],
@@ -59,13 +76,7 @@ def create_feature_views(
     connection.execute(f"create schema {FEATURES_SCHEMA}")
     for view in views:
         versioned = f"{FEATURES_SCHEMA}.{quote(f'{view.name}_v{view.version}')}"
-        try:
-            connection.execute(f"create view {versioned} as {browse_view_sql(view)}")
-        except (duckdb.CatalogException, duckdb.BinderException) as error:
-            raise NotDeployedError(
-                f"the lake does not hold {view.key} as declared",
-                found=str(error),
-                hint="run `feature-platform deploy`",
-            ) from error
+        check_deployed(connection, view)
+        connection.execute(f"create view {versioned} as {browse_view_sql(view)}")
         if latest[view.name] == view.version:
             connection.execute(f"create view {FEATURES_SCHEMA}.{quote(view.name)} as from {versioned}")

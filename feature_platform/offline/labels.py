@@ -40,8 +40,8 @@ class Labels:
 
     columns: tuple[str, ...]
     """The caller's columns, in order."""
-    casts: Mapping[str, str]
-    """Key columns without any value, and the type to give them: theirs says nothing (an empty or all-NULL column)."""
+    valueless: Mapping[str, str]
+    """Key and time columns without any value (empty or all NULL), and the type to read them as: theirs says nothing."""
     count: int
     oldest: datetime | None
     newest: datetime | None
@@ -79,8 +79,10 @@ def load_labels(
     types = {row[0]: row[1] for row in connection.execute(f"describe {LABELS}").fetchall()}
     types.pop(LABEL_ID)
     count, oldest, newest = _check_times(connection, timestamp_column, types[timestamp_column])
-    casts = _check_keys(connection, views, types)
-    return Labels(columns=tuple(names), casts=casts, count=count, oldest=oldest, newest=newest)
+    valueless = _check_keys(connection, views, types)
+    if not count:
+        valueless[timestamp_column] = ColumnType.TIMESTAMPTZ.value
+    return Labels(columns=tuple(names), valueless=valueless, count=count, oldest=oldest, newest=newest)
 
 
 def _open(connection: duckdb.DuckDBPyConnection, entity_df: Any) -> tuple[list[str], Statement]:
@@ -191,8 +193,8 @@ def _check_times(
 def _check_keys(
     connection: duckdb.DuckDBPyConnection, views: Iterable[FeatureView], types: Mapping[str, str]
 ) -> dict[str, str]:
-    """The casts of key columns without values; every other key column must have its entity's type."""
-    casts: dict[str, str] = {}
+    """The key columns without values; every other key column must have its entity's type."""
+    valueless: dict[str, str] = {}
     wrong: dict[str, ColumnType] = {}
     for view in views:
         for entity in view.entities:
@@ -202,7 +204,7 @@ def _check_keys(
             if values:
                 wrong[entity.name] = entity.type
             else:
-                casts[entity.name] = entity.type.value
+                valueless[entity.name] = entity.type.value
     if wrong:
         name, kind = next(iter(wrong.items()))
         number = kind in _INTEGERS
@@ -213,7 +215,7 @@ def _check_keys(
             hint=f'convert it yourself, e.g. df["{name}"] = df["{name}"].astype("{"Int64" if number else "string"}"),'
             f" or in SQL: cast({name} as {kind.value})",
         )
-    return casts
+    return valueless
 
 
 def _same_kind(found: str, declared: ColumnType) -> bool:

@@ -167,8 +167,8 @@ class ViewJoin:
     """Name of the table to make: `LABEL_ID` and the features, only labels that have an answer."""
     timestamp_column: str = EVENT_TIMESTAMP
     """Column of the labels that holds their time."""
-    key_types: Mapping[str, str] = field(default_factory=dict)
-    """Label columns to cast first: those without any value, whose type therefore says nothing."""
+    valueless: Mapping[str, str] = field(default_factory=dict)
+    """Columns of the labels without any value, and the type to read them as: theirs says nothing."""
 
 
 def microseconds(duration: timedelta) -> int:
@@ -178,11 +178,12 @@ def microseconds(duration: timedelta) -> int:
 
 def _probes(join: ViewJoin) -> tuple[str, dict[str, Any]]:
     """The labels as the join sees them: keys, the newest event time visible, the newest one already dead."""
-    time = quote(join.timestamp_column)
-    keys = [
-        f"cast({quote(key)} as {join.key_types[key]}) as {quote(key)}" if key in join.key_types else quote(key)
-        for key in join.keys
-    ]
+
+    def read(column: str) -> str:
+        return f"cast(null as {join.valueless[column]})" if column in join.valueless else quote(column)
+
+    time = read(join.timestamp_column)
+    keys = [f"{read(key)} as {quote(key)}" for key in join.keys]
     columns = [LABEL_ID, *keys, f"{time} - to_microseconds($delay) as _visible_until"]
     parameters: dict[str, Any] = {"delay": microseconds(join.availability_delay)}
     if join.ttl is not None:

@@ -1,0 +1,149 @@
+"""A small platform for the offline store's tests: two declared views, a real ledger, a real lake, no dbt."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from feature_platform import lake
+from feature_platform.declaration import FeatureRegistry
+from feature_platform.domain.batch import Measured
+from feature_platform.domain.feature_service import FeatureService, ViewSelection
+from feature_platform.domain.feature_view import (
+    Column,
+    FeatureView,
+    FreshnessSla,
+    LateData,
+    LatePolicy,
+    OnlineTier,
+    Owner,
+)
+from feature_platform.domain.types import ColumnType
+from feature_platform.domain.windows import Grain, Partition, floor, following
+from feature_platform.lake.sql import SCHEMAS, batches_table, build_create_table
+from feature_platform.ledger import Ledger
+from feature_platform.offline import FeatureStore
+from feature_platform.settings import Settings
+
+OWNER = Owner(name="ops", email="ops@example.com")
+
+
+def declare(
+    name: str,
+    *,
+    entities: dict[str, ColumnType],
+    features: dict[str, ColumnType],
+    grain: Grain = Grain.DAY,
+    ttl: timedelta | None = None,
+    delay: timedelta = timedelta(0),
+    version: int = 1,
+) -> FeatureView:
+    return FeatureView(
+        name=name, version=version, description="", grain=grain, ttl=ttl, availability_delay=delay,
+        entities=tuple(Column(name=n, type=t) for n, t in entities.items()),
+        features=tuple(Column(name=n, type=t) for n, t in features.items()),
+        begin=datetime(2026, 1, 1, tzinfo=UTC),
+        late_data=LateData(policy=LatePolicy.RECOMPUTE, window=timedelta(days=7)),
+        freshness=FreshnessSla(warn_after=None, error_after=None),
+        online=OnlineTier.VALKEY, owner=OWNER, group="ops", access="public", tags=(), deprecation_date=None,
+        sources=(), expectations=(), unique_id=f"model.tiny.{name}.v{version}", table=f"{name}_v{version}",
+        sql_path="", yaml_path="", code_version="1",
+    )  # fmt: skip
+
+
+CARRIER = declare(
+    "carrier_delays",
+    entities={"carrier": ColumnType.VARCHAR},
+    features={"delay": ColumnType.DOUBLE, "flights": ColumnType.BIGINT},
+    ttl=timedelta(days=3),
+    delay=timedelta(minutes=90),
+)
+ROUTE = declare(
+    "route_delays",
+    entities={"origin": ColumnType.VARCHAR, "gate": ColumnType.INTEGER},
+    features={"delay": ColumnType.DOUBLE},
+    grain=Grain.HOUR,
+)
+
+
+def registry_of(*views: FeatureView) -> FeatureRegistry:
+    latest: dict[str, int] = {}
+    for view in views:
+        latest[view.name] = max(view.version, latest.get(view.name, 0))
+    service = FeatureService(
+        name="departure_delay", description="", owner=OWNER, latency_budget=None, batch_size=None, freshness=None,
+        unique_id="exposure.tiny.departure_delay", path="",
+        selections=tuple(ViewSelection(view=v.name, version=v.version, features=v.feature_names) for v in views),
+    )  # fmt: skip
+    return FeatureRegistry(
+        views={view.key: view for view in views}, services={service.name: service}, sources={}, latest=latest
+    )
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Writes batches as runs do, without dbt."""
+
+    settings: Settings
+    registry: FeatureRegistry
+
+    @property
+    def store(self) -> FeatureStore:
+        return FeatureStore(self.settings, self.registry)
+
+    def with_memory(self, limit: str) -> Platform:
+        return replace(self, settings=replace(self.settings, duckdb_memory=limit))
+
+    def deploy(self) -> None:
+        with lake.connect(self.settings) as connection:
+            for schema in SCHEMAS:
+                connection.execute(f"create schema if not exists {schema}")
+            for view in self.registry.views.values():
+                for statement in build_create_table(view):
+                    connection.execute(statement)
+
+    def open(self, view: FeatureView, start: datetime, rows: Sequence[Sequence[Any]] | str, *, count: int = 0) -> str:
+        """Open a batch and write its rows (keys, event time, features; or a select of them). Not published."""
+        start = floor(start, view.grain)
+        partition = Partition(start=start, end=following(start, view.grain), grain=view.grain)
+        with Ledger.connect(self.settings.ledger_url) as ledger:
+            (batch,) = ledger.open_batches(view, [partition], run_id=str(uuid.uuid4()))
+            with lake.connect(self.settings) as connection:
+                insert = f"insert into {batches_table(view)}"
+                if isinstance(rows, str):
+                    connection.execute(f"{insert} select *, ?, ? from ({rows})", [batch.batch_id, start])
+                elif rows:
+                    marks = ", ".join("?" * (len(rows[0]) + 2))
+                    connection.executemany(
+                        f"{insert} values ({marks})", [[*row, batch.batch_id, start] for row in rows]
+                    )
+            measured = Measured(
+                batch_id=batch.batch_id, row_count=count or len(rows), byte_count=1, compute_seconds=0.1,
+                peak_memory_bytes=1, source_watermark=None,
+            )  # fmt: skip
+            ledger.record_computed([measured])
+        return batch.batch_id
+
+    def publish(self, *batch_ids: str) -> None:
+        with Ledger.connect(self.settings.ledger_url) as ledger:
+            ledger.record_audited(batch_ids, passed=True)
+            ledger.publish(batch_ids)
+
+    def add(self, view: FeatureView, start: datetime, rows: Sequence[Sequence[Any]]) -> str:
+        """Open, write and publish."""
+        batch_id = self.open(view, start, rows)
+        self.publish(batch_id)
+        return batch_id
+
+
+def arrow(rows: Sequence[dict[str, Any]], **types: pa.DataType) -> pa.Table:
+    """Labels, with these types where inference would not do."""
+    table = pa.Table.from_pylist(list(rows))
+    for name, kind in types.items():
+        table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(kind))
+    return table

@@ -1,0 +1,276 @@
+"""Training sets from a real ledger and a real lake: every input, every way out, and every refusal."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from feature_platform.domain.types import ColumnType
+from feature_platform.errors import (
+    EntityError,
+    NotDeployedError,
+    RequestError,
+    TimestampError,
+    UnknownNameError,
+)
+from feature_platform.offline import FeatureStore
+from feature_platform.offline.point_in_time import Plan
+from tests.integration.offline_platform import CARRIER, ROUTE, Platform, arrow, declare, registry_of
+
+DAY = datetime(2026, 3, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+PLANS = [Plan.HASH, Plan.ASOF]
+
+
+def at(days: float, hours: float = 0) -> datetime:
+    return DAY + timedelta(days=days, hours=hours)
+
+
+@pytest.fixture
+def platform(settings) -> Platform:
+    built = Platform(settings, registry_of(CARRIER, ROUTE))
+    built.deploy()
+    return built
+
+
+@pytest.fixture
+def filled(platform: Platform) -> Platform:
+    """Two days of carriers (the second corrected, then opened again but not published), one hour of routes."""
+    platform.add(CARRIER, at(0), [["AA", at(1), 1.0, 10], ["UA", at(1), 2.0, 20]])
+    platform.add(CARRIER, at(1), [["AA", at(2), 99.0, 99], ["UA", at(2), 99.0, 99]])
+    platform.add(CARRIER, at(1), [["AA", at(2), None, 11]])
+    platform.open(CARRIER, at(1), [["AA", at(2), -1.0, -1]])
+    platform.add(ROUTE, at(1), [["JFK", 1, at(1, 1), 0.5], ["JFK", 12, at(1, 1), 0.7]])
+    return platform
+
+
+LABELS = [
+    {"carrier": "AA", "origin": "JFK", "gate": 1, "event_timestamp": at(2, 1.5), "note": "second day, just available"},
+    {"carrier": "AA", "origin": "JFK", "gate": 12, "event_timestamp": at(2, 1), "note": "second day, not yet"},
+    {"carrier": "UA", "origin": "EWR", "gate": 1, "event_timestamp": at(2, 9), "note": "vanished in the correction"},
+    {"carrier": "AA", "origin": "JFK", "gate": 1, "event_timestamp": at(5), "note": "dead on reaching ttl"},
+    {"carrier": None, "origin": "JFK", "gate": None, "event_timestamp": at(2, 9), "note": "null keys"},
+    {"carrier": "AA", "origin": "JFK", "gate": 1, "event_timestamp": at(-9), "note": "before any data"},
+    {"carrier": "AA", "origin": "JFK", "gate": 1, "event_timestamp": at(2, 1.5), "note": "duplicate label"},
+]
+ANSWERS = [
+    (None, 11, 0.5),
+    (1.0, 10, 0.7),
+    (2.0, 20, None),
+    (None, None, 0.5),
+    (None,) * 3,
+    (None,) * 3,
+    (None, 11, 0.5),
+]
+NAMES = ["carrier_delays__delay", "flights", "route_delays__delay"]
+
+
+def values(table: pa.Table) -> list[tuple[object, ...]]:
+    return [tuple(row[name] for name in NAMES) for row in table.to_pylist()]
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_views_of_different_keys_and_grains_in_one_call(filled: Platform, plan: Plan) -> None:
+    with filled.store.get_historical_features(arrow(LABELS), "departure_delay", mode="modelled", plan=plan) as features:
+        table = features.to_arrow()
+        assert values(table) == ANSWERS
+        # the labels come back as they were, in order, and first
+        assert table.column_names == [*LABELS[0], *NAMES]
+        assert table.select(list(LABELS[0])).to_pylist() == LABELS
+        assert features.facts.row_count == len(LABELS)
+        assert features.null_shares() == pytest.approx(
+            {"carrier_delays__delay": 5 / 7, "flights": 3 / 7, "route_delays__delay": 3 / 7}
+        )
+
+
+def test_every_kind_of_input_and_output(filled: Platform, tmp_path) -> None:
+    labels = arrow(LABELS)
+    path = tmp_path / "labels [1]*.parquet"  # no glob
+    pq.write_table(labels, path)
+    frame = labels.to_pandas().astype({"gate": "Int64"})
+    frame.index = pd.Index([*"gfedcba"])
+    with duckdb.connect() as other:
+        other.register("labels", labels)
+        inputs = [frame, labels, labels.to_reader(2), labels.to_batches(), path, str(path), other.sql("from labels")]
+        for entity_df in inputs:
+            if isinstance(entity_df, list):
+                entity_df = pa.Table.from_batches(entity_df)
+            with filled.store.get_historical_features(entity_df, "departure_delay") as features:
+                assert values(features.to_arrow()) == ANSWERS, type(entity_df)
+    with filled.store.get_historical_features(labels, "departure_delay") as features:
+        want = features.to_arrow()
+        one, two = features.to_reader(2), features.to_reader(3)  # both open at once
+        assert one.read_next_batch().num_rows == 2
+        assert two.read_all() == want
+        out = features.to_parquet(tmp_path / "out" / "set.parquet")
+        assert features.to_parquet(out) == out  # replaces
+        assert pq.read_table(out).equals(want)
+        assert [p.name for p in out.parent.iterdir()] == ["set.parquet"]
+        assert [*features.to_pandas().columns] == want.column_names
+
+
+def test_a_failed_write_leaves_the_older_file(filled: Platform, tmp_path) -> None:
+    out = tmp_path / "set.parquet"
+    with filled.store.get_historical_features(arrow(LABELS), "departure_delay") as features:
+        features.to_parquet(out)
+        before = out.read_bytes()
+        features._sql = "select error('disk full')"
+        with pytest.raises(duckdb.Error, match="disk full"):
+            features.to_parquet(out)
+    assert out.read_bytes() == before
+    assert [*tmp_path.glob(".*")] == []
+
+
+def test_references_names_and_types(filled: Platform) -> None:
+    def names(references, **options) -> list[str]:
+        with filled.store.get_historical_features(arrow(LABELS), references, **options) as features:
+            return features.to_arrow().column_names[len(LABELS[0]) :]
+
+    assert names(["carrier_delays:delay"]) == ["delay"]
+    assert names("carrier_delays@1") == ["delay", "flights"]
+    assert names(["carrier_delays:flights"], full_feature_names=True) == ["carrier_delays__flights"]
+    with filled.store.get_historical_features(arrow(LABELS), "carrier_delays") as features:
+        schema = features.to_arrow().schema
+        assert schema.field("flights").type == pa.int64()
+        assert schema.field("event_timestamp").type == pa.timestamp("us", "UTC")
+
+
+def test_the_time_may_have_another_name_and_another_zone(filled: Platform) -> None:
+    frame = pd.DataFrame(LABELS).rename(columns={"event_timestamp": "asked_at"})[["carrier", "asked_at"]]
+    frame["asked_at"] = frame["asked_at"].dt.tz_convert("America/New_York").dt.as_unit("ns")
+    with filled.store.get_historical_features(
+        frame, ["carrier_delays:flights"], timestamp_column="asked_at"
+    ) as features:
+        assert features.to_arrow()["flights"].to_pylist() == [answer[1] for answer in ANSWERS]
+
+
+def test_as_of_an_earlier_ledger_sequence(filled: Platform) -> None:
+    labels = arrow(LABELS[:1])
+    with filled.store.get_historical_features(labels, "departure_delay") as features:
+        sequence = features.facts.ledger_sequence
+    filled.add(CARRIER, at(1), [["AA", at(2), 5.0, 55]])
+    with filled.store.get_historical_features(labels, "departure_delay") as features:
+        assert values(features.to_arrow()) == [(5.0, 55, 0.5)]
+    with filled.store.get_historical_features(labels, "departure_delay", at_sequence=sequence) as features:
+        assert values(features.to_arrow()) == ANSWERS[:1]
+    with pytest.raises(RequestError, match="no sequence 99999"):
+        filled.store.get_historical_features(labels, "departure_delay", at_sequence=99999)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize(
+    "labels", [arrow(LABELS)[:0], pd.DataFrame(LABELS)[:0], pd.DataFrame({k: [] for k in LABELS[0]})]
+)
+def test_empty_labels_give_an_empty_set_with_all_columns(filled: Platform, labels, plan: Plan) -> None:
+    with filled.store.get_historical_features(labels, "departure_delay", plan=plan) as features:
+        table = features.to_arrow()
+        assert table.num_rows == 0
+        assert table.column_names == [*LABELS[0], *NAMES]
+        assert set(features.null_shares().values()) == {0.0}
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_nothing_published_gives_nulls(platform: Platform, plan: Plan) -> None:
+    platform.open(CARRIER, at(1), [["AA", at(2), -1.0, -1]])
+    with platform.store.get_historical_features(arrow(LABELS), "departure_delay", plan=plan) as features:
+        assert values(features.to_arrow()) == [(None, None, None)] * len(LABELS)
+
+
+def test_key_columns_without_values_and_of_other_widths(filled: Platform) -> None:
+    nobody = pd.DataFrame({"carrier": [None, None], "event_timestamp": [at(2), at(3)]})
+    with filled.store.get_historical_features(nobody, "carrier_delays") as features:
+        assert features.to_arrow()["delay"].null_count == 2
+    wide = arrow(LABELS[:2], gate=pa.uint64())
+    categories = wide.to_pandas().astype({"origin": "category"})
+    for labels in (wide, categories):
+        with filled.store.get_historical_features(labels, "route_delays") as features:
+            assert features.to_arrow()["delay"].to_pylist() == [0.5, 0.7]
+
+
+GOOD = {"carrier": "AA", "origin": "JFK", "gate": 1, "event_timestamp": at(2)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "says"),
+    [
+        (arrow([GOOD]).drop(["carrier", "gate"]), EntityError, r"carrier \(needed by carrier_delays@1\); gate \(needed by route"),
+        (arrow([{**GOOD, "gate": 1.7}]), EntityError, r"gate DOUBLE[\s\S]*gate INTEGER[\s\S]*Int64"),
+        (arrow([{**GOOD, "gate": "1"}]), EntityError, "gate VARCHAR"),
+        (arrow([{**GOOD, "carrier": 7}]), EntityError, r"carrier BIGINT[\s\S]*carrier VARCHAR"),
+        (arrow([GOOD]).drop(["event_timestamp"]), TimestampError, "timestamp_column="),
+        (arrow([{**GOOD, "event_timestamp": datetime(2026, 3, 1)}]), TimestampError, r"has no time zone[\s\S]*tz_localize"),  # noqa: DTZ001
+        (arrow([{**GOOD, "event_timestamp": "2026-03-01"}]), TimestampError, r"is no timestamp[\s\S]*to_datetime"),
+        (arrow([GOOD, {**GOOD, "event_timestamp": None}]), TimestampError, r"1 of 2 labels have no time[\s\S]*row 1"),
+        (arrow([{**GOOD, "event_timestamp": 2**60}], event_timestamp=pa.timestamp("us", "UTC")), TimestampError, "impossible"),
+        (arrow([{**GOOD, "Carrier": "x"}]), RequestError, "cannot be told apart"),
+        (arrow([{**GOOD, "_label_id": 1}]), RequestError, "rename it"),
+        (pd.DataFrame({"carrier": ["a", 1]}), RequestError, "one type each"),
+        ([GOOD], RequestError, r"list[\s\S]*pandas DataFrame"),
+        ("/nowhere/labels.parquet", RequestError, "cannot read the labels from /nowhere"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_answered_is_refused_with_a_way_out(platform: Platform, labels, error, says: str) -> None:
+    with pytest.raises(error, match=says):
+        platform.store.get_historical_features(labels, "departure_delay")
+
+
+def test_unknown_modes_names_and_an_undeployed_lake(platform: Platform, settings) -> None:
+    with pytest.raises(RequestError, match=r"no point-in-time mode 'served'[\s\S]*modelled"):
+        platform.store.get_historical_features(arrow([GOOD]), "departure_delay", mode="served")
+    with pytest.raises(UnknownNameError, match="departure_dely"):
+        platform.store.get_historical_features(arrow([GOOD]), "departure_dely")
+    new = declare("new", entities={"carrier": ColumnType.VARCHAR}, features={"x": ColumnType.DOUBLE})
+    with pytest.raises(NotDeployedError, match=r"does not hold new@1[\s\S]*deploy"):
+        FeatureStore(settings, registry_of(new)).get_historical_features(arrow([GOOD]), "new")
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_more_batches_than_a_list_in_sql_would_hold(platform: Platform, plan: Plan) -> None:
+    """Hourly batches of 40 days, some published twice, checked row by row in Python."""
+    from feature_platform import lake
+    from feature_platform.domain.batch import Measured
+    from feature_platform.domain.windows import Grain, partitions_between
+    from feature_platform.ledger import Ledger
+
+    partitions = [*partitions_between(at(0), at(40), Grain.HOUR)]
+    rng = random.Random(1)
+    active: dict[datetime, int] = {}
+    with Ledger.connect(platform.settings.ledger_url) as ledger:
+        batches = [
+            *ledger.open_batches(ROUTE, partitions, run_id="r1"),
+            *ledger.open_batches(ROUTE, rng.sample(partitions, 200), run_id="r2"),
+        ]
+        ids = [batch.batch_id for batch in batches]
+        ledger.record_computed(
+            Measured(
+                batch_id=i, row_count=1, byte_count=1, compute_seconds=0, peak_memory_bytes=1, source_watermark=None
+            )
+            for i in ids
+        )
+        ledger.record_audited(ids, passed=True)
+        published = [batch for batch in batches if batch.seq % 7]
+        ledger.publish([batch.batch_id for batch in published])
+        with lake.connect(platform.settings) as connection:
+            rows = pa.Table.from_pylist(
+                [
+                    {"origin": "JFK", "gate": 1, "event_timestamp": b.partition.end, "delay": float(b.seq),
+                     "_batch_id": b.batch_id, "_partition_start": b.partition.start}
+                    for b in batches
+                ]
+            )  # fmt: skip
+            connection.execute("insert into lake.batches.route_delays_v1 select * from rows")
+    for batch in published:
+        active[batch.partition.end] = max(batch.seq, active.get(batch.partition.end, 0))
+    labels = [{"origin": "JFK", "gate": 1, "event_timestamp": at(0, rng.uniform(0, 960))} for _ in range(300)]
+    want = [
+        next((float(active[end]) for end in sorted(active, reverse=True) if end <= label["event_timestamp"]), None)
+        for label in labels
+    ]
+    with platform.store.get_historical_features(arrow(labels), "route_delays", plan=plan) as features:
+        assert features.to_arrow()["delay"].to_pylist() == want

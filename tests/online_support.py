@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 import time
@@ -34,7 +33,7 @@ OWNER = Owner(name="Flights", email="flights@example.org")
 @contextmanager
 def running_valkey() -> Iterator[str]:
     """URL of an empty server on a Unix socket; it keeps nothing."""
-    with tempfile.TemporaryDirectory(prefix="fp-", dir="/tmp" if os.path.isdir("/tmp") else None) as directory:
+    with tempfile.TemporaryDirectory(prefix="fp-") as directory:
         path = Path(directory) / "v.sock"
         options = ["--port", "0", "--unixsocket", str(path), "--save", "", "--dir", directory]
         server = subprocess.Popen([str(get_binary_path()), *options], stdout=subprocess.DEVNULL)

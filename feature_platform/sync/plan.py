@@ -18,7 +18,7 @@ from typing import Any
 
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
-from feature_platform.lake.sql import BATCH_ID, BATCHES_SCHEMA, PARTITION_START
+from feature_platform.lake.sql import BATCH_ID, PARTITION_START, batches_table, quote_literal
 from feature_platform.lake.sql import quote_identifier as quote
 
 TOUCHED = "_touched"
@@ -100,7 +100,7 @@ def find_touched(view: FeatureView, batches: BatchRange) -> Statement:
     where, parameters = _in(batches)
     return Statement(
         sql=f"create temporary table {TOUCHED} as select {keys}, max({EVENT_TIMESTAMP}) as {HORIZON}"
-        f" from {_table(view)} where {where} group by {keys}",
+        f" from {batches_table(view)} where {where} group by {keys}",
         parameters=parameters,
     )
 
@@ -111,9 +111,9 @@ def read_rows(view: FeatureView, batches: BatchRange) -> Statement:
     where, parameters = _in(batches)
     features = ", ".join(f"cast({quote(c.name)} as {c.type.value}) as {quote(c.name)}" for c in view.features)
     return Statement(
-        sql=f"with newest as (select {keys}, max({EVENT_TIMESTAMP}) as {EVENT_TIMESTAMP} from {_table(view)}"
+        sql=f"with newest as (select {keys}, max({EVENT_TIMESTAMP}) as {EVENT_TIMESTAMP} from {batches_table(view)}"
         f" semi join {TOUCHED} using ({keys}) where {where} group by {keys})"
-        f" select {_typed_keys(view)}, {HORIZON}, {EVENT_TIMESTAMP}, {features} from {_table(view)}"
+        f" select {_typed_keys(view)}, {HORIZON}, {EVENT_TIMESTAMP}, {features} from {batches_table(view)}"
         f" join newest using ({keys}, {EVENT_TIMESTAMP}) join {TOUCHED} using ({keys}) where {where}",
         parameters=parameters * 2,
     )
@@ -125,7 +125,7 @@ def forget_found(view: FeatureView, batches: BatchRange) -> Statement:
     keys = [quote(name) for name in view.entity_names]
     same = " and ".join(f"found.{key} = {TOUCHED}.{key}" for key in keys)
     return Statement(
-        sql=f"delete from {TOUCHED} where exists (select 1 from {_table(view)} as found where {where} and {same})",
+        sql=f"delete from {TOUCHED} where exists (select 1 from {batches_table(view)} as found where {where} and {same})",
         parameters=parameters,
     )
 
@@ -138,7 +138,9 @@ def read_absent(view: FeatureView) -> Statement:
 def newest_event(view: FeatureView, batches: BatchRange) -> Statement:
     """The greatest event time among these batches."""
     where, parameters = _in(batches)
-    return Statement(sql=f"select max({EVENT_TIMESTAMP}) from {_table(view)} where {where}", parameters=parameters)
+    return Statement(
+        sql=f"select max({EVENT_TIMESTAMP}) from {batches_table(view)} where {where}", parameters=parameters
+    )
 
 
 def _range(batches: Sequence[PublishedBatch]) -> BatchRange:
@@ -149,18 +151,18 @@ def _range(batches: Sequence[PublishedBatch]) -> BatchRange:
 
 
 def _in(batches: BatchRange) -> tuple[str, tuple[Any, ...]]:
-    """Predicate for rows of these batches. The partitions' bounds skip files that hold many batches."""
+    """Predicate for rows of these batches.
+
+    The partitions' bounds skip files that hold many batches; DuckLake skips by instants only if they are literals.
+    """
     ids = batches.batch_ids
     listed = len(ids) <= MAX_LISTED_IDS
-    within = ", ".join("?" * len(ids)) if listed else "select unnest(?)"
+    within = ", ".join("?" * len(ids)) if listed else "select unnest(?::varchar[])"
+    first, last = (quote_literal(start.isoformat()) for start in (batches.first_start, batches.last_start))
     return (
-        f"{PARTITION_START} between ? and ? and {BATCH_ID} in ({within})",
-        (batches.first_start, batches.last_start, *(ids if listed else (list(ids),))),
+        f"{PARTITION_START} between {first}::timestamptz and {last}::timestamptz and {BATCH_ID} in ({within})",
+        ids if listed else (list(ids),),
     )
-
-
-def _table(view: FeatureView) -> str:
-    return f"lake.{quote(BATCHES_SCHEMA)}.{quote(view.table)}"
 
 
 def _keys(view: FeatureView) -> str:

@@ -1,0 +1,168 @@
+"""`feature-platform sync` and `feature-platform get`: bring features to the online store, and read them back."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from feature_platform.cli.output import console, json_option, print_json
+from feature_platform.domain.durations import format_duration
+from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.errors import EntityError, RequestError, chosen_from
+from feature_platform.online import FeatureClient, FeatureStatus, OnlineFeatures
+from feature_platform.online.catalog import ViewDocument
+from feature_platform.online.keys import parse_text
+from feature_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from feature_platform.declaration import FeatureRegistry
+    from feature_platform.sync import SyncResult
+
+_COLORS = {
+    FeatureStatus.FRESH: "green",
+    FeatureStatus.STALE: "yellow",
+    FeatureStatus.EXPIRED: "red",
+    FeatureStatus.MISSING: "red",
+}
+
+
+@click.command()
+@click.argument("service_or_refs", nargs=-1, required=True)
+@click.option(
+    "--entity", "entities", multiple=True, required=True, metavar="COLUMN=VALUE", help="A key column; repeat."
+)
+@json_option
+def get(*, service_or_refs: tuple[str, ...], entities: tuple[str, ...], as_json: bool) -> None:
+    """Read features of one entity from the online store.
+
+    SERVICE_OR_REFS: a feature service, or references like carrier_delays:dep_delay_mean_7d.
+    """
+    asked: str | tuple[str, ...] = service_or_refs[0] if len(service_or_refs) == 1 else service_or_refs
+    with FeatureClient.from_env() as client:
+        entity = parse_entity(entities, client.describe(asked))
+        answer = client.get_online_features(asked, [entity])
+    if as_json:
+        (row,) = answer
+        print_json({"entity": row.entity, "values": row.values, "views": row.views})
+    else:
+        _print_features(answer)
+
+
+def parse_entity(pairs: Iterable[str], views: Iterable[ViewDocument]) -> dict[str, Any]:
+    """The entity that `column=value` pairs spell, in the types of the views' key columns.
+
+    Raises:
+        EntityError: a pair is malformed, repeated or names no key column.
+    """
+    types = {name: type_ for view in views for name, type_ in view.entities}
+    entity: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or name not in types or name in entity:
+            raise EntityError(
+                f"--entity {pair} is {'given twice' if name in entity else 'no key of the views asked for'}",
+                allowed=" ".join(f"--entity {column}=…" for column in types),
+            )
+        entity[name] = parse_text(name, types[name], text)
+    return entity
+
+
+def _print_features(answer: OnlineFeatures) -> None:
+    from rich import box
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    terminal = console()
+    (row,) = answer
+    features = Table(Column("feature", overflow="fold"), Column("value", overflow="fold"), box=box.SIMPLE_HEAD)
+    for name, value in row.values.items():
+        features.add_row(name, Text("null", style="dim") if value is None else str(value))
+    terminal.print(features)
+    views = Table("view", "status", "true as of", "age", "position", box=box.SIMPLE_HEAD)
+    for key, reading in row.views.items():
+        as_of = reading.event_timestamp
+        views.add_row(
+            key,
+            Text(reading.status.value, style=_COLORS[reading.status]),
+            as_of.strftime("%Y-%m-%d %H:%M:%S UTC") if as_of else "-",
+            format_duration(reading.age) if reading.age is not None else "-",
+            "-" if reading.position is None else str(reading.position),
+        )
+    terminal.print(views)
+
+
+@click.command()
+@click.argument("views", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="All views served online.")
+@click.option("--store", help="Name of the online store in the ledger (default: FEATURE_PLATFORM_STORE).")
+@click.option("--rebuild", is_flag=True, help="Write every entity again, not only those that changed.")
+@json_option
+def sync(*, views: tuple[str, ...], every: bool, store: str | None, rebuild: bool, as_json: bool) -> None:
+    """Bring published batches of VIEWS to the online store. Safe to repeat at any time."""
+    from feature_platform.declaration import load_registry
+    from feature_platform.sync import sync as sync_view  # imports DuckDB and pyarrow, which `get` does not need
+
+    settings = Settings.from_env()
+    registry = load_registry(settings.manifest_path)
+    chosen = _choose(registry, views, every=every)
+    run_id = f"cli-{uuid.uuid4()}"
+    results = []
+    for view in chosen:
+        with _progress(view.key, shown=not as_json) as progress:
+            result = sync_view(settings, registry, view, store=store, rebuild=rebuild, run_id=run_id, progress=progress)
+        results.append(result)
+    if as_json:
+        print_json(results)
+    else:
+        _print_results(results)
+
+
+def _choose(registry: FeatureRegistry, refs: tuple[str, ...], *, every: bool) -> tuple[FeatureView, ...]:
+    online = {key: view for key, view in registry.views.items() if view.online is OnlineTier.VALKEY}
+    if every == bool(refs):
+        raise RequestError(
+            "name the views to sync, or pass --all", found="both" if every else "neither", allowed=chosen_from(online)
+        )
+    return tuple(online.values()) if every else tuple({(view := registry.view(ref)).key: view for ref in refs}.values())
+
+
+@contextmanager
+def _progress(label: str, *, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on the terminal's standard error."""
+    if not shown:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(label, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _print_results(results: Iterable[SyncResult]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        "view", "store", "position", "entities", "written", "none", "newest event", "took", box=box.SIMPLE_HEAD
+    )
+    for result in results:
+        newest = result.newest_event_timestamp
+        table.add_row(
+            result.view,
+            result.store,
+            f"{result.from_position} → {result.to_position}",
+            f"{result.entities:,}",
+            f"{result.written:,}",
+            f"{result.tombstones:,}",
+            newest.strftime("%Y-%m-%d %H:%M UTC") if newest else "-",
+            format_duration(timedelta(seconds=result.seconds)) if result.seconds >= 1 else f"{result.seconds:.2f} s",
+        )
+    console().print(table)

@@ -54,7 +54,8 @@ def test_more_than_memory_streams_to_parquet(platform: Platform, tmp_path, recor
         connection.execute("set TimeZone = 'UTC'; set memory_limit = '500MB'")
         connection.execute(
             f"copy (select (hash(i) % {ENTITIES})::bigint as entity,"
-            f" timestamptz '2026-01-01' + to_seconds((i * 7) % {DAYS * 86400}) as event_timestamp, i as n, repeat(md5(i::varchar), 3) as padding from range({LABELS}) t(i))"
+            f" timestamptz '2026-01-01' + to_seconds((i * 7) % {DAYS * 86400}) as event_timestamp, i as n,"
+            f" repeat(md5(i::varchar), 3) as padding from range({LABELS}) t(i))"
             f" to '{labels}' (row_group_size 50000)"
         )
         # the labels alone (200 MB of text and answers of 96 MB) are more than the limit

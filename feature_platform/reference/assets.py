@@ -17,10 +17,9 @@ from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.windows import Grain, Partition, floor, parse_partition_key, partition_starting
 from feature_platform.orchestration import keys
 from feature_platform.orchestration.failing import dagster_failures
-from feature_platform.reference.transform import SOURCES, ReferenceSource
+from feature_platform.reference.transform import DBT_SOURCE, SOURCES, ReferenceSource
 from feature_platform.settings import Settings
 
-DBT_SOURCE = "nycflights13"
 GROUP = "sources"
 JOB = "load_sources"
 _MINUTE = timedelta(minutes=1)
@@ -33,7 +32,7 @@ def build_reference_sources(settings: Settings, registry: FeatureRegistry) -> dg
     begin = min(view.begin for view in registry.views.values())
     days = dg.DailyPartitionsDefinition(start_date=floor(begin, Grain.DAY).strftime("%Y-%m-%d"), end_offset=1)
     assets = [_build_source(settings, source, days) for source in SOURCES.values()]
-    return dg.Definitions(assets=assets, schedules=[_build_schedule(days, [asset.key for asset in assets])])
+    return dg.Definitions(assets=assets, schedules=[_build_schedule([asset.key for asset in assets])])
 
 
 def _build_source(
@@ -60,7 +59,7 @@ def _build_source(
         after, through = arrival_bounds(partitions, now=datetime.now(UTC))
         with dagster_failures(), Ledger.connect(settings.ledger_url) as ledger, closing(connect(settings)) as lake:
             loaded = load_source(
-                lake, ledger, source.name, home=settings.home, through=through, after=after, run_id=context.run_id
+                lake, ledger, source.name, home=settings.home, through=through, after=after, run_id=context.run.run_id
             )
         context.log.info(f"{source.name}: {loaded.row_count} rows, complete through {through.isoformat()}")
         metadata: dict[str, Any] = {
@@ -85,11 +84,10 @@ def arrival_bounds(partitions: list[Partition], *, now: datetime) -> tuple[datet
     return min(one.start for one in partitions), min(now, max(one.end for one in partitions))
 
 
-def _build_schedule(days: dg.DailyPartitionsDefinition, assets: list[dg.AssetKey]) -> dg.ScheduleDefinition:
+def _build_schedule(assets: list[dg.AssetKey]) -> dg.ScheduleDefinition:
     job = dg.define_asset_job(
         JOB,
         selection=dg.AssetSelection.assets(*assets),
-        partitions_def=days,
         tags={keys.PRIORITY_TAG: keys.SCHEDULED_PRIORITY},
         description="Makes visible what has arrived by now.",
     )

@@ -98,11 +98,11 @@ def load_source(
     with deployment_lock(ledger.connection, exclusive=False), _source_lock(ledger, source):
         if not _exists(lake, declared):
             raise NotDeployedError(f"the lake has no table {SCHEMA}.{source}", hint="run `feature-platform up`")
-        begin = _begin(ledger, source, after=after)
+        begin = _begin(ledger, declared.ledger_name, after=after)
         row_count = append_rows(lake, declared, rows, clock, after=begin, through=through)
         watermark = _watermark(lake, declared)
         ledger.record_source_load(
-            source, loaded_through=through, row_count=row_count, watermark=watermark, run_id=run_id
+            declared.ledger_name, loaded_through=through, row_count=row_count, watermark=watermark, run_id=run_id
         )
     return SourceLoaded(source=source, row_count=row_count, after=begin, through=through, watermark=watermark)
 
@@ -155,10 +155,10 @@ def _moved(source: ReferenceSource, clock: ReferenceClock) -> str:
     return ", ".join(columns)
 
 
-def _begin(ledger: Ledger, source: str, *, after: datetime | None) -> datetime | None:
+def _begin(ledger: Ledger, ledger_name: str, *, after: datetime | None) -> datetime | None:
     if after is None:
         return None
-    loaded = ledger.loaded_through(source)
+    loaded = ledger.loaded_through(ledger_name)
     return None if loaded is None else min(loaded, aware_utc(after, "after"))
 
 

@@ -19,6 +19,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+DBT_SOURCE = "nycflights13"
+"""The name of the dbt source that holds all of these tables."""
+
 CANCELLATION_KNOWN_AFTER = timedelta(hours=2)
 DIVERSION_KNOWN_AFTER = timedelta(hours=3)
 SCHEDULE_KNOWN_BEFORE = timedelta(days=30)
@@ -51,6 +54,11 @@ class ReferenceSource:
     """Raw rows to rows of the table, on the data's own clock; a `flight_id` is added when it is loaded."""
     reporting_lag: timedelta
     partitioned_by: tuple[str, ...] = field(default=("year(ingested_at)", "month(ingested_at)"))
+
+    @property
+    def ledger_name(self) -> str:
+        """The source in the ledger: as the registry names it, `<dbt source>.<table>`."""
+        return f"{DBT_SOURCE}.{self.name}"
 
 
 def interval(duration: timedelta) -> str:

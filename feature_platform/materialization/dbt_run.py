@@ -162,6 +162,17 @@ def lake_cursor() -> duckdb.DuckDBPyConnection | None:
     return cursor
 
 
+def close_lake() -> None:
+    """Close the DuckDB that dbt keeps open, with its connections to Postgres; the next run opens it again."""
+    with _one_at_a_time:
+        from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+
+        opened = DuckDBConnectionManager._ENV  # noqa: SLF001 # dbt itself only forgets it
+        if opened is not None:
+            opened.close()
+            DuckDBConnectionManager.close_all_connections()
+
+
 def dbt_environment(settings: Settings) -> dict[str, str]:
     """The variables that the project's profile reads. Equal for equal settings, so that dbt keeps its DuckDB open."""
     if settings not in _environments:

@@ -125,7 +125,8 @@ def forget_found(view: FeatureView, batches: BatchRange) -> Statement:
     keys = [quote(name) for name in view.entity_names]
     same = " and ".join(f"found.{key} = {TOUCHED}.{key}" for key in keys)
     return Statement(
-        sql=f"delete from {TOUCHED} where exists (select 1 from {batches_table(view)} as found where {where} and {same})",
+        sql=f"delete from {TOUCHED} where exists"
+        f" (select 1 from {batches_table(view)} as found where {where} and {same})",
         parameters=parameters,
     )
 

@@ -49,7 +49,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "env": _target("stack:env", "Print the addresses of the local stack for a shell."),
     "validate": _target("declaration:validate", "Check all declarations and show every error at once."),
     "deploy": _target("materialization:deploy", "Create and alter what the declarations ask for."),
-    "materialize": _target("materialization:materialize", "Compute, audit and publish partitions of a view."),
+    "materialize": _target("runs:materialize", "Compute, audit and publish partitions of a view."),
     "backfill": _target("runs:backfill", "Materialize a range of partitions through Dagster."),
     "sync": _target("online:sync", "Bring a view's published batches to the online store."),
     "get": _target("online:get", "Read features of entities from the online store."),

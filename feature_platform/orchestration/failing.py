@@ -17,13 +17,13 @@ SECONDS_TO_WAIT = 30.0
 
 
 @contextmanager
-def dagster_failures(*, seconds_to_wait: float = SECONDS_TO_WAIT) -> Iterator[None]:
+def dagster_failures() -> Iterator[None]:
     """Raise Dagster's `RetryRequested` for transient errors of the platform and a final `Failure` for the others."""
     try:
         yield
     except FeaturePlatformError as error:
         if isinstance(error, Transient):
-            raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=seconds_to_wait) from error
+            raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=SECONDS_TO_WAIT) from error
         raise dg.Failure(
             description=str(error),
             metadata={

@@ -8,6 +8,8 @@ published; the ledger, not Dagster, is what serving and training go by.
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
+from logging import WARNING
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -23,6 +25,7 @@ from feature_platform.settings import Settings
 
 if TYPE_CHECKING:
     from feature_platform.ledger import BatchHistory, Ledger
+    from feature_platform.materialization import RunEvent
 
 ViewResult = dg.AssetCheckResult | dg.MaterializeResult[Any]
 
@@ -61,7 +64,7 @@ def build_feature_view(
         from feature_platform.ledger import Ledger
 
         with dagster_failures(), Ledger.connect(settings.ledger_url) as ledger:
-            written = _written(ledger, view, context.run_id, partitions)
+            written = _written(ledger, view, context.run.run_id, partitions)
             outcomes = _outcomes(ledger, written) if specs else ()
         yield from check_results(outcomes, key=keys.view_key(view), specs=specs, batches=(one.batch for one in written))
         if failure is not None:
@@ -93,12 +96,20 @@ def _materialize(
                 registry,
                 view,
                 partitions,
-                run_id=context.run_id,
-                on_event=lambda event: context.log.info(str(event)),
+                run_id=context.run.run_id,
+                on_event=partial(_log_event, context.log),
             )
     except dg.Failure as failure:
         return failure
     return None
+
+
+def _log_event(log: dg.DagsterLogManager, event: "RunEvent") -> None:
+    """Steps of the run, and what dbt warns of. dbt's other events would be several writes to Postgres per test."""
+    if event.dbt is None:
+        log.info(f"{event.view}: {event.step}, {len(event.batches)} batch(es)")
+    elif event.dbt.info.level in ("warn", "error"):
+        log.log(WARNING, event.dbt.info.msg)
 
 
 def _written(

@@ -70,7 +70,7 @@ def build_online_asset(settings: Settings, registry: FeatureRegistry, view: Feat
         from feature_platform.sync import sync
 
         with dagster_failures():
-            result = sync(settings, registry, view, run_id=context.run_id)
+            result = sync(settings, registry, view, run_id=context.run.run_id)
         context.log.info(f"{view.key} in store {result.store}: {result.from_position} → {result.to_position}")
         return dg.MaterializeResult(metadata=metadata.sync_metadata(result, ended_at=datetime.now(UTC)))
 

@@ -1,0 +1,30 @@
+"""Names of assets, without Dagster, so that a command can speak of them quickly.
+
+Rule: a name never depends on what else is declared, because runs and history hang on it: a second version of a view
+changes nothing of the first one's. Version 1 has the bare name; later versions end in `_v<n>`.
+"""
+
+from __future__ import annotations
+
+from feature_platform.domain.feature_service import FeatureService
+from feature_platform.domain.feature_view import FeatureView, Source
+
+
+def view_path(view: FeatureView) -> list[str]:
+    """The asset of the view's published batches: `carrier_delays`, `carrier_delays_v2`."""
+    return [view.name if view.version == 1 else f"{view.name}_v{view.version}"]
+
+
+def online_path(view: FeatureView) -> list[str]:
+    """The asset of the view's rows in the online store: `online/carrier_delays`."""
+    return ["online", *view_path(view)]
+
+
+def source_path(source: Source) -> list[str]:
+    """The asset of a source table, under dbt's two names for it: `nycflights13/flights`."""
+    return source.unique_id.split(".")[-2:]
+
+
+def service_path(service: FeatureService) -> list[str]:
+    """The asset that stands for a consumer: `service/departure_delay`."""
+    return ["service", service.name]

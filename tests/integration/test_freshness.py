@@ -1,0 +1,251 @@
+"""Freshness by data time and incidents, on a real ledger; notices are taken by a real web server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from views import view_with
+
+from feature_platform.declaration import FeatureRegistry
+from feature_platform.domain.batch import CheckOutcome, Measured
+from feature_platform.domain.feature_view import FeatureView, FreshnessSla, OnlineTier, Owner
+from feature_platform.domain.windows import Grain, partition_starting
+from feature_platform.ledger import Ledger
+from feature_platform.observability import FreshnessState, freshness_of, watch
+
+LOG = logging.getLogger("test_freshness")
+DAY = timedelta(days=1)
+BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def ledger(ledger_url):
+    with Ledger.connect(ledger_url) as connected:
+        yield connected
+
+
+@pytest.fixture
+def webhook():
+    """A web server that keeps what it is sent, and refuses while told to."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if not server.refusing:
+                server.taken.append(json.loads(body))
+            self.send_response(503 if server.refusing else 200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.taken, server.refusing = [], False
+    server.url = f"http://127.0.0.1:{server.server_port}/hook"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def view(webhook) -> FeatureView:
+    return replace(
+        view_with(),
+        begin=BEGIN,
+        freshness=FreshnessSla(warn_after=timedelta(hours=26), error_after=timedelta(hours=50)),
+        owner=Owner(name="ops", email="ops@example.com", routes=("${OPS_URL}",)),
+    )
+
+
+@pytest.fixture
+def look(ledger, view, webhook):
+    """One look of the sensor at an instant."""
+    registry = registry_of(view)
+
+    def look(now: datetime):
+        return watch(ledger, registry, store="default", now=now, log=LOG, environ={"OPS_URL": webhook.url})
+
+    return look
+
+
+def registry_of(view: FeatureView) -> FeatureRegistry:
+    return FeatureRegistry(views={view.key: view}, services={}, sources={}, latest={view.name: view.version})
+
+
+def publish(ledger: Ledger, view: FeatureView, day: int, *, rows: int = 3, passes: bool = True) -> None:
+    partition = partition_starting(BEGIN + day * DAY, Grain.DAY)
+    (batch,) = ledger.open_batches(view, [partition], run_id="run")
+    measured = Measured(
+        batch_id=batch.batch_id,
+        row_count=rows,
+        byte_count=1,
+        compute_seconds=0.1,
+        peak_memory_bytes=1,
+        source_watermark=partition.end,
+    )
+    ledger.record_computed([measured])
+    outcome = CheckOutcome(batch_id=batch.batch_id, check="c", kind="data_test", passed=passes, blocking=True)
+    ledger.record_checks([outcome])
+    ledger.record_audited([batch.batch_id], passed=passes)
+    if passes:
+        ledger.publish([batch.batch_id])
+    else:
+        ledger.record_failed([batch.batch_id], "1 blocking check failed")
+
+
+def sync(ledger: Ledger, view: FeatureView) -> None:
+    head = ledger.head(view.key)
+    sync_id = ledger.begin_sync(view.key, "default", 0, head, server_run_id="server", run_id="run")
+    ledger.end_sync(sync_id, entities=1, written=1, tombstones=0, refused=0, seconds=0.1)
+
+
+def state(ledger: Ledger, view: FeatureView, now: datetime) -> FreshnessState:
+    (freshness,) = freshness_of(ledger, registry_of(view), store="default", now=now)
+    return freshness.state
+
+
+def test_age_is_that_of_the_newest_served_event(ledger, view):
+    publish(ledger, view, 0)
+    sync(ledger, view)
+    served = BEGIN + DAY
+    assert state(ledger, view, served + timedelta(hours=26)) is FreshnessState.FRESH
+    assert state(ledger, view, served + timedelta(hours=26, seconds=1)) is FreshnessState.WARN
+    assert state(ledger, view, served + timedelta(hours=50, seconds=1)) is FreshnessState.ERROR
+
+
+def test_published_is_not_served(ledger, view):
+    publish(ledger, view, 0)
+    sync(ledger, view)
+    publish(ledger, view, 2)
+    now = BEGIN + 3 * DAY + timedelta(hours=12)
+    assert state(ledger, view, now) is FreshnessState.ERROR
+    assert state(ledger, replace(view, online=OnlineTier.NONE), now) is FreshnessState.FRESH
+    sync(ledger, view)
+    assert state(ledger, view, now) is FreshnessState.FRESH
+
+
+def test_backfilling_an_old_partition_does_not_turn_a_stale_view_fresh(ledger, view):
+    publish(ledger, view, 5)
+    sync(ledger, view)
+    now = BEGIN + 10 * DAY
+    assert state(ledger, view, now) is FreshnessState.ERROR
+    for day in (0, 1, 5):  # the last one computes the newest partition again
+        publish(ledger, view, day)
+        sync(ledger, view)
+        assert state(ledger, view, now) is FreshnessState.ERROR
+
+
+def test_an_empty_batch_makes_nothing_fresh(ledger, view):
+    publish(ledger, view, 0)
+    publish(ledger, view, 3, rows=0)
+    sync(ledger, view)
+    assert state(ledger, view, BEGIN + 4 * DAY) is FreshnessState.ERROR
+
+
+def test_a_view_that_never_served_is_as_old_as_its_deployment(ledger, view):
+    ledger.record_deployment(platform_version="1", manifest_hash="h", views={view.key: {}})
+    (deployment,) = ledger.deployments()
+    assert state(ledger, view, deployment.deployed_at + timedelta(hours=1)) is FreshnessState.FRESH
+    assert state(ledger, view, deployment.deployed_at + timedelta(hours=51)) is FreshnessState.ERROR
+
+
+def test_an_incident_is_told_once_and_resolved_once(ledger, view, look, webhook):
+    publish(ledger, view, 0)
+    sync(ledger, view)
+    stale_at = BEGIN + DAY + timedelta(hours=51)
+    for _ in range(3):
+        look(stale_at)
+    (told,) = webhook.taken
+    assert (told["status"], told["kind"], told["severity"]) == ("firing", "stale", "error")
+    assert "carrier_delays@1" in told["message"]
+    (incident,) = ledger.incidents(open_only=True)
+    assert incident.owner == "ops@example.com"
+    publish(ledger, view, 2)
+    sync(ledger, view)
+    for _ in range(3):
+        look(stale_at)
+    assert [notice["status"] for notice in webhook.taken] == ["firing", "resolved"]
+    assert ledger.incidents(open_only=True) == ()
+
+
+def test_it_is_told_again_when_it_gets_worse(ledger, view, look, webhook):
+    publish(ledger, view, 0)
+    sync(ledger, view)
+    look(BEGIN + DAY + timedelta(hours=27))
+    look(BEGIN + DAY + timedelta(hours=51))
+    assert [notice["severity"] for notice in webhook.taken] == ["warn", "error"]
+    assert [one.severity for one in ledger.incidents(open_only=True)] == ["error"]
+
+
+def test_a_notice_nobody_took_changes_nothing_and_is_sent_again(ledger, view, look, webhook):
+    publish(ledger, view, 0)
+    sync(ledger, view)
+    stale_at = BEGIN + DAY + timedelta(hours=51)
+    webhook.refusing = True
+    assert look(stale_at).untold == 1
+    assert ledger.incidents() == ()
+    webhook.refusing = False
+    look(stale_at)
+    publish(ledger, view, 2)
+    sync(ledger, view)
+    webhook.refusing = True
+    assert look(stale_at).untold == 1
+    assert len(ledger.incidents(open_only=True)) == 1
+    webhook.refusing = False
+    look(stale_at)
+    assert ledger.incidents(open_only=True) == ()
+    assert [notice["status"] for notice in webhook.taken] == ["firing", "resolved"]
+
+
+def test_without_a_route_the_log_is_told(ledger, view, caplog):
+    publish(ledger, view, 0)
+    sync(ledger, view)
+    with caplog.at_level(logging.WARNING, logger=LOG.name):
+        watch(ledger, registry_of(view), store="default", now=BEGIN + 9 * DAY, log=LOG, environ={})
+    assert "is stale" in caplog.text
+    assert len(ledger.incidents(open_only=True)) == 1
+
+
+def test_apprise_takes_its_own_urls(ledger, view, webhook):
+    publish(ledger, view, 0)
+    sync(ledger, view)
+    url = webhook.url.replace("http://", "json://")
+    routed = replace(view, owner=replace(view.owner, routes=(url,)))
+    watch(ledger, registry_of(routed), store="default", now=BEGIN + 9 * DAY, log=LOG, environ={})
+    (told,) = webhook.taken
+    assert "carrier_delays@1" in told["message"]
+
+
+def test_failing_partitions_are_told_until_they_are_published(ledger, view, look, webhook):
+    now = BEGIN + 2 * DAY
+    publish(ledger, view, 0)
+    publish(ledger, view, 0, passes=False)
+    sync(ledger, view)
+    look(now)
+    (told,) = webhook.taken
+    assert (told["kind"], told["severity"]) == ("failing", "error")
+    assert "2026-03-01" in told["message"]
+    assert "blocking check failed" in told["message"]
+    publish(ledger, view, 0)
+    look(now)
+    assert [notice["status"] for notice in webhook.taken] == ["firing", "resolved"]
+
+
+def test_batches_left_by_a_crash_are_told(ledger, view, look, webhook):
+    ledger.record_deployment(platform_version="1", manifest_hash="h", views={view.key: {}})
+    ledger.open_batches(view, [partition_starting(BEGIN, Grain.DAY)], run_id="killed")
+    look(datetime.now(UTC))
+    assert webhook.taken == []
+    look(datetime.now(UTC) + timedelta(hours=3))
+    (told,) = webhook.taken
+    assert told["kind"] == "unfinished"
+    assert "killed" in told["message"]

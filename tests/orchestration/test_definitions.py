@@ -1,0 +1,177 @@
+"""What Dagster is given: names that must not change by accident, schedules, and what loading costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from feature_platform.domain.feature_view import FreshnessSla
+from feature_platform.materialization.dbt_parse import parse
+from feature_platform.orchestration import keys
+from feature_platform.orchestration.serving import native_freshness
+from feature_platform.settings import PREFIX
+
+PROJECT = Path(__file__).parents[2]
+LOADED_LAZILY = ("dbt", "dagster_dbt", "duckdb", "great_expectations", "pandas", "numpy", "pyarrow", "psycopg2")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A data directory with the real project's manifest; nothing runs."""
+    home = tmp_path_factory.mktemp("home")
+    parse(PROJECT / "dbt_project", home / "dbt")
+    return home
+
+
+@pytest.fixture
+def environ(home):
+    return {
+        PREFIX + "PROJECT": str(PROJECT),
+        PREFIX + "HOME": str(home),
+        PREFIX + "LEDGER_URL": "postgresql://nowhere/ledger",
+        PREFIX + "LAKE_CATALOG": "dbname=nowhere",
+        PREFIX + "LAKE_DATA": str(home / "lake"),
+        PREFIX + "VALKEY_URL": "valkey://nowhere",
+    }
+
+
+@pytest.fixture
+def repository(environ, monkeypatch) -> dg.RepositoryDefinition:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    from feature_platform.definitions import defs
+
+    return defs().get_repository_def()
+
+
+def test_asset_keys(repository):
+    assert sorted(key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()) == [
+        "airport_weather",
+        "carrier_delays",
+        "nycflights13/airlines",
+        "nycflights13/airports",
+        "nycflights13/flights",
+        "nycflights13/planes",
+        "nycflights13/schedules",
+        "nycflights13/weather",
+        "online/airport_weather",
+        "online/carrier_delays",
+        "online/route_delays",
+        "route_delays",
+        "service/departure_delay",
+    ]
+
+
+def test_a_view_shows_owner_code_columns_checks_and_what_it_reads(repository):
+    graph = repository.asset_graph
+    node = graph.get(dg.AssetKey("carrier_delays"))
+    assert node.owners == ["flight-operations@example.com"]
+    assert node.group_name == "flight_operations"
+    assert node.kinds == {"dbt", "duckdb"}
+    assert node.description
+    assert node.code_version
+    assert node.pools == {keys.LAKE_POOL}
+    assert node.parent_keys == {dg.AssetKey(["nycflights13", "flights"])}
+    assert node.backfill_policy.max_partitions_per_run == 100
+    columns = node.metadata["dagster/column_schema"].columns
+    assert [column.name for column in columns][:2] == ["carrier", "event_timestamp"]
+    files = [reference.file_path for reference in node.metadata["dagster/code_references"].code_references]
+    assert [name.rsplit("/", 1)[1] for name in files] == ["carrier_delays.sql", "carrier_delays.yml"]
+    assert all(Path(name).is_file() for name in files)
+    checks = {key.name for key in graph.asset_check_keys if key.asset_key == node.key}
+    assert "expect_table_row_count_to_be_between" in checks
+    assert any(name.startswith("not_null_carrier_delays") for name in checks)
+    assert any(name == "carrier_delays_windows_nest" for name in checks)
+
+
+def test_serving_is_unpartitioned_follows_publishing_and_has_an_sla(repository):
+    node = repository.asset_graph.get(dg.AssetKey(["online", "carrier_delays"]))
+    assert node.partitions_def is None
+    assert node.automation_condition is not None
+    policy = node.freshness_policy
+    assert policy.fail_window.to_timedelta() == timedelta(hours=50)
+    assert policy.warn_window.to_timedelta() == timedelta(hours=26)
+    service = repository.asset_graph.get(dg.AssetKey(["service", "departure_delay"]))
+    assert dg.AssetKey(["online", "airport_weather"]) in service.parent_keys
+
+
+def test_no_native_policy_without_a_hard_bound():
+    assert native_freshness(FreshnessSla(warn_after=timedelta(hours=1), error_after=None)) is None
+
+
+@pytest.mark.parametrize(
+    ("schedule", "tick", "partition"),
+    [
+        ("daily_features_after_90_min", "2026-11-20T01:30:00", "2026-11-19"),
+        ("daily_features_after_90_min", "2026-12-01T01:30:00", "2026-11-30"),
+        ("hourly_features_after_30_min", "2026-11-20T00:30:00", "2026-11-19-23:00"),
+        ("load_sources", "2026-11-20T00:20:00", "2026-11-20"),
+    ],
+)
+def test_a_tick_asks_for_the_partition_that_just_became_due(repository, schedule, tick, partition):
+    instant = datetime.fromisoformat(tick).replace(tzinfo=UTC)
+    definition = repository.get_schedule_def(schedule)
+    assert definition.execution_timezone == "UTC"
+    assert definition.default_status is dg.DefaultScheduleStatus.RUNNING
+    (request,) = evaluated(definition, repository, instant).run_requests
+    assert request.partition_key == partition
+    (again,) = evaluated(definition, repository, instant).run_requests
+    assert again.run_key == request.run_key
+
+
+def test_before_its_first_partition_a_view_is_left_alone(repository):
+    definition = repository.get_schedule_def("daily_features_after_90_min")
+    data = evaluated(definition, repository, datetime(2012, 6, 1, 1, 30, tzinfo=UTC))
+    assert not data.run_requests
+    assert "no view begins" in data.skip_message
+
+
+def evaluated(definition, repository, instant):
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_schedule_context(
+            instance=instance, scheduled_execution_time=instant, repository_def=repository
+        )
+        return definition.evaluate_tick(context)
+
+
+def test_scheduled_runs_overtake_backfills(repository):
+    for name in ("daily_features_after_90_min", "hourly_features_after_30_min", "load_sources"):
+        assert repository.get_job(name).tags[keys.PRIORITY_TAG] == "10"
+
+
+def test_sensors_run_by_default(repository):
+    assert {sensor.name: sensor.default_status for sensor in repository.sensor_defs} == {
+        "incidents": dg.DefaultSensorStatus.RUNNING,
+        "sync_what_was_published": dg.DefaultSensorStatus.RUNNING,
+    }
+
+
+def test_loading_imports_nothing_heavy(environ):
+    program = (
+        "import json, sys\n"
+        "from feature_platform.definitions import defs\n"
+        "defs().get_repository_def()\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program], env={"PATH": "", **environ}, capture_output=True, text=True, check=True
+    )
+    loaded = set(json.loads(answer.stdout))
+    assert not loaded & set(LOADED_LAZILY)
+    assert "BetaWarning" not in answer.stderr
+
+
+def test_what_is_not_deployed_says_what_to_do(environ, monkeypatch, tmp_path):
+    from feature_platform.definitions import defs
+    from feature_platform.errors import NotDeployedError
+
+    for name, value in (environ | {PREFIX + "HOME": str(tmp_path)}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(NotDeployedError, match="feature-platform deploy"):
+        defs()

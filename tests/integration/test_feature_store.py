@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from offline_platform import CARRIER, ROUTE, Platform, arrow, declare, registry_of
 
 from feature_platform.domain.types import ColumnType
 from feature_platform.errors import (
@@ -22,7 +23,6 @@ from feature_platform.errors import (
 )
 from feature_platform.offline import FeatureStore
 from feature_platform.offline.point_in_time import Plan
-from tests.integration.offline_platform import CARRIER, ROUTE, Platform, arrow, declare, registry_of
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

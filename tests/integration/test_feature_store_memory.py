@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 import pytest
+from offline_platform import Platform, declare, measured, registry_of
 
 from feature_platform import lake
 from feature_platform.domain.types import ColumnType
@@ -16,7 +17,6 @@ from feature_platform.domain.windows import Grain, partitions_between
 from feature_platform.lake.sql import batches_table
 from feature_platform.ledger import Ledger
 from feature_platform.offline.point_in_time import Plan
-from tests.integration.offline_platform import Platform, declare, measured, registry_of
 
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
 DAYS, ENTITIES, LABELS = 40, 25_000, 1_200_000

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from offline_platform import CARRIER, Platform, declare, registry_of
 
 from feature_platform.cli import offline as commands
 from feature_platform.domain.types import ColumnType
 from feature_platform.errors import RequestError
-from tests.integration.offline_platform import CARRIER, Platform, declare, registry_of
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 SECOND = declare(

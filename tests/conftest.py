@@ -14,9 +14,16 @@ from pathlib import Path
 import psycopg2
 import pytest
 
+from feature_platform import local
+from feature_platform.local.places import Places
+from feature_platform.local.postgres import start_postgres, stop_postgres
+from feature_platform.local.processes import identity
+from feature_platform.local.valkey import start_valkey, stop_valkey
 from feature_platform.settings import PREFIX, Settings
 
 PROJECT = Path(__file__).parents[1]
+_HOME_PREFIX = "fp-test-session-"
+_OWNER_FILE = "owner"
 
 
 def pytest_configure() -> None:
@@ -30,21 +37,28 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def service_home() -> Iterator[Path]:
     """Data directory of the session's services; not under pytest's, which root's Postgres user cannot enter."""
-    home = Path(tempfile.mkdtemp(prefix="fp-test-"))
+    _end_services_of_killed_sessions()
+    home = Path(tempfile.mkdtemp(prefix=_HOME_PREFIX))
     home.chmod(0o711)
-    from feature_platform.local.places import Places
-
+    (home / _OWNER_FILE).write_text(f"{os.getpid()} {identity(os.getpid())}")
     yield home
     Places(home=home).remove_sockets()
     shutil.rmtree(home, ignore_errors=True)
 
 
+def _end_services_of_killed_sessions() -> None:
+    """A session that was killed could not end its servers; the next one does."""
+    for owner in Path(tempfile.gettempdir()).glob(f"{_HOME_PREFIX}*/{_OWNER_FILE}"):
+        if owner.stat().st_uid == os.geteuid():
+            pid, _, known = owner.read_text().partition(" ")
+            if known and identity(int(pid)) != known:
+                local.stop(owner.parent)
+                shutil.rmtree(owner.parent, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def postgres_server(service_home: Path):
     """The running `PostgresServer`: `.url(database)`, `.keywords`."""
-    from feature_platform.local.places import Places
-    from feature_platform.local.postgres import start_postgres, stop_postgres
-
     places = Places(home=service_home)
     with places.lock():
         # what a power failure would do to it does not matter here, and every new database would wait for the disk
@@ -56,9 +70,6 @@ def postgres_server(service_home: Path):
 @pytest.fixture(scope="session")
 def valkey_server(service_home: Path):
     """URL of the running Valkey."""
-    from feature_platform.local.places import Places
-    from feature_platform.local.valkey import start_valkey, stop_valkey
-
     places = Places(home=service_home)
     with places.lock():
         server = start_valkey(places)

@@ -277,7 +277,7 @@ def test_a_batch_larger_than_memory_spills(tiny, dbt: Dbt, settings: Settings) -
             " from range(4000000)",
             {"at": DAY + timedelta(hours=1)},
         )
-    dbt.environ = dbt.environ | {"FEATURE_PLATFORM_DUCKDB_MEMORY": "100MB"}
+    dbt.environ = dbt.environ | {"FEATURE_PLATFORM_DUCKDB_MEMORY": "160MB"}
     dbt.run("planted", batches_of(days(0)))
     with lake.connect(settings) as connection:
         assert connection.execute(f"select count(*) from {TABLE}").fetchone() == (4000000,)

@@ -11,13 +11,12 @@ carrier_delays as (
     select
         carrier,
         event_timestamp,
-        {% for window in ['1 day', '7 days', '28 days'] -%}
-        {%- set suffix = window.split(' ')[0] ~ 'd' -%}
-        {{ rolling('count(*)', window) }} as flights_{{ suffix }},
-        {{ rolling('avg(dep_delay)', window) }} as dep_delay_mean_{{ suffix }},
-        {{ rolling('avg(left_late::integer)', window) }} as late_share_{{ suffix }},
-        {{ rolling('avg(cancelled::integer)', window) }} as cancelled_share_{{ suffix }},
-        {% endfor -%}
+        {% for days in [1, 7, 28] %}
+            {{ rolling('count(*)', days ~ ' days') }} as flights_{{ days }}d,
+            {{ rolling('avg(dep_delay)', days ~ ' days') }} as dep_delay_mean_{{ days }}d,
+            {{ rolling('avg(left_late::integer)', days ~ ' days') }} as late_share_{{ days }}d,
+            {{ rolling('avg(cancelled::integer)', days ~ ' days') }} as cancelled_share_{{ days }}d,
+        {% endfor %}
         {{ rolling('avg(arr_delay)', '7 days') }} as arr_delay_mean_7d,
         {{ rolling('max(dep_delay)', '7 days') }} as dep_delay_max_7d
     from flights

@@ -12,13 +12,12 @@ route_delays as (
         origin,
         dest,
         event_timestamp,
-        {% for window in ['7 days', '28 days'] -%}
-        {%- set suffix = window.split(' ')[0] ~ 'd' -%}
-        {{ rolling('count(*)', window) }} as flights_{{ suffix }},
-        {{ rolling('avg(dep_delay)', window) }} as dep_delay_mean_{{ suffix }},
-        {{ rolling('avg(arr_delay)', window) }} as arr_delay_mean_{{ suffix }},
-        {{ rolling('avg(left_late::integer)', window) }} as late_share_{{ suffix }},
-        {% endfor -%}
+        {% for days in [7, 28] %}
+            {{ rolling('count(*)', days ~ ' days') }} as flights_{{ days }}d,
+            {{ rolling('avg(dep_delay)', days ~ ' days') }} as dep_delay_mean_{{ days }}d,
+            {{ rolling('avg(arr_delay)', days ~ ' days') }} as arr_delay_mean_{{ days }}d,
+            {{ rolling('avg(left_late::integer)', days ~ ' days') }} as late_share_{{ days }}d,
+        {% endfor %}
         {{ rolling('avg(cancelled::integer)', '28 days') }} as cancelled_share_28d,
         {{ rolling('avg(air_time)', '28 days') }} as air_time_mean_28d
     from flights

@@ -1,4 +1,4 @@
-"""What `feature-platform demo` shows at its end: facts read back from ledger, lake, Valkey and Dagster, none remembered."""
+"""What `feature-platform demo` shows at its end: read back from ledger, lake and Valkey, nothing remembered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from feature_platform.declaration import FeatureRegistry
-from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.lake import connect
 from feature_platform.lake.sql import quote_identifier
@@ -160,8 +159,3 @@ def build_training_set(settings: Settings, registry: FeatureRegistry, out: Path,
             filled=1 - sum(shares) / len(shares) if shares else 0.0,
             ledger_sequence=features.facts.ledger_sequence,
         )
-
-
-def lags_text(report: ViewReport) -> str:
-    """The lags of the newest batch on one line."""
-    return ", ".join(f"{name} {format_duration(lag)}" for name, lag in report.lags)

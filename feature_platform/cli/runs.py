@@ -50,8 +50,8 @@ def materialize(view: str, partition: str, *, wait: bool, as_json: bool) -> None
         if as_json:
             print_json({"run_id": run_id, "url": client.run_url(run_id)})
         return
-    with _left_running(f"The run goes on: {client.run_url(run_id)}"):
-        status = _follow_run(client, run_id, say=_ignore if as_json else click.echo)
+    with left_running(f"The run goes on: {client.run_url(run_id)}"):
+        status = follow_run(client, run_id, say=_ignore if as_json else click.echo)
     batches = _batches_of(settings, declared, run_id)
     reasons = client.run_failures(run_id) if status != "SUCCESS" else ()
     if as_json:
@@ -95,15 +95,15 @@ def backfill(
     chosen = _choose(registry, views, everything=everything)
     if not (first or everything):
         raise click.UsageError("say where to begin: --from DATE, or --all")
-    plans = [_plan(view, first=first, last=last, now=datetime.now(UTC)) for view in chosen]
+    plans = [plan_backfill(view, first=first, last=last, now=datetime.now(UTC)) for view in chosen]
     if missing:
-        plans = [_without_published(settings, plan) for plan in plans]
+        plans = [without_published(settings, plan) for plan in plans]
     plans = [plan for plan in plans if plan.partitions]
     if not plans:
         _nothing_to_do(as_json=as_json)
         return
     client = DagsterClient.running()
-    backfill_id = client.launch_backfill(_ranges(plans), title=_title(plans), tags=_BY_HAND)
+    backfill_id = client.launch_backfill(asset_ranges(plans), title=_title(plans), tags=_BY_HAND)
     if not as_json:
         click.echo(f"{_title(plans)}: {client.backfill_url(backfill_id)}")
     if not wait:
@@ -114,8 +114,8 @@ def backfill(
         f"The backfill goes on: {client.backfill_url(backfill_id)}\n"
         f"Cancel it with `feature-platform backfill --cancel {backfill_id}`."
     )
-    with _left_running(notice):
-        over = _follow_backfill(client, backfill_id, quiet=as_json)
+    with left_running(notice):
+        over = follow_backfill(client, backfill_id, quiet=as_json)
     _report(client, backfill_id, over, as_json=as_json)
 
 
@@ -146,7 +146,7 @@ def _numbered(partitions: Sequence[Partition]) -> Iterator[tuple[int, Partition]
         yield number, partition
 
 
-def _plan(view: FeatureView, *, first: str | None, last: str | None, now: datetime) -> BackfillPlan:
+def plan_backfill(view: FeatureView, *, first: str | None, last: str | None, now: datetime) -> BackfillPlan:
     """The partitions of a view from `first` to `last` that are due."""
     begin = max(view.begin, _bound(first, view.grain)[0]) if first else view.begin
     due = now - view.availability_delay
@@ -170,7 +170,8 @@ def _bound(text: str, grain: Grain) -> tuple[datetime, datetime]:
     return day, day + timedelta(days=1)
 
 
-def _without_published(settings: Settings, plan: BackfillPlan) -> BackfillPlan:
+def without_published(settings: Settings, plan: BackfillPlan) -> BackfillPlan:
+    """The plan less the partitions that are published already."""
     from feature_platform.ledger import Ledger  # psycopg2
 
     with Ledger.connect(settings.ledger_url) as ledger:
@@ -191,7 +192,8 @@ def _assets(view: FeatureView) -> list[list[str]]:
     return [names.view_path(view), *served]
 
 
-def _ranges(plans: Sequence[BackfillPlan]) -> dict[tuple[str, ...], list[tuple[str, str]]]:
+def asset_ranges(plans: Sequence[BackfillPlan]) -> dict[tuple[str, ...], list[tuple[str, str]]]:
+    """Per asset the ranges of partition keys; the online assets, which have none, ride along."""
     ranges: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     for plan in plans:
         computed, *served = _assets(plan.view)
@@ -213,7 +215,7 @@ def _nothing_to_do(*, as_json: bool) -> None:
 
 
 @contextmanager
-def _left_running(notice: str) -> Iterator[None]:
+def left_running(notice: str) -> Iterator[None]:
     """Ctrl-C ends the watching, not what is watched."""
     try:
         yield
@@ -222,7 +224,8 @@ def _left_running(notice: str) -> Iterator[None]:
         raise
 
 
-def _follow_run(client: DagsterClient, run_id: str, *, say: Callable[[str], Any]) -> str:
+def follow_run(client: DagsterClient, run_id: str, *, say: Callable[[str], Any]) -> str:
+    """Wait for a run, saying each change once; its final status."""
     said: set[str] = set()
     while True:
         status, steps = client.run_status(run_id)
@@ -237,7 +240,8 @@ def _follow_run(client: DagsterClient, run_id: str, *, say: Callable[[str], Any]
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def _follow_backfill(client: DagsterClient, backfill_id: str, *, quiet: bool) -> BackfillProgress:
+def follow_backfill(client: DagsterClient, backfill_id: str, *, quiet: bool) -> BackfillProgress:
+    """Wait for a backfill, with a bar per asset; how it ended."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (

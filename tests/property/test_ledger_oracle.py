@@ -37,12 +37,10 @@ class Oracle:
     published: list[str] = field(default_factory=list)
 
     def may_compute(self, batch: str) -> bool:
-        return batch not in self.failed or batch in self.computed
+        return batch not in self.failed  # failed is final: not even a repetition is recorded any more
 
     def may_audit(self, batch: str, *, passed: bool) -> bool:
-        if batch in self.audited:
-            return self.audited[batch] == passed
-        return batch in self.computed and batch not in self.failed
+        return batch in self.computed - self.failed and self.audited.get(batch, passed) == passed
 
     def may_fail(self, batch: str) -> bool:
         return batch not in self.published

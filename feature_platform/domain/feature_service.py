@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from feature_platform.domain.feature_view import Owner
+if TYPE_CHECKING:
+    # the online client loads services but not views, and pays for what it imports
+    from feature_platform.domain.feature_view import Owner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,15 +16,18 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from feature_platform.domain.feature_service import FeatureService, ViewSelection
-from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.types import ColumnType
 from feature_platform.errors import CorruptValueError, RequestError, UnknownNameError, chosen_from
 from feature_platform.online.codec import Layout, columns_from_json
 from feature_platform.online.connection import Command, Connection
 from feature_platform.online.keys import LAYOUTS, SERVICES, VIEWS
+
+if TYPE_CHECKING:
+    # ten records that a client does not need, and pays for at import
+    from feature_platform.domain.feature_view import FeatureView
 
 Columns = tuple[tuple[str, ColumnType], ...]
 

@@ -17,8 +17,7 @@ from typing import Any, Self
 
 from feature_platform.domain.feature_service import ViewSelection
 from feature_platform.domain.naming import name_features
-from feature_platform.domain.windows import aware_utc
-from feature_platform.errors import CorruptValueError, EntityError, UnknownNameError, chosen_from
+from feature_platform.errors import CorruptValueError, EntityError, TimestampError, UnknownNameError, chosen_from
 from feature_platform.online import catalog as catalogs
 from feature_platform.online.catalog import Catalog, ViewDocument
 from feature_platform.online.codec import decode_prefix, layout_id_of
@@ -108,6 +107,7 @@ class FeatureClient:
             EntityError: a key column is missing, unexpected, null or of the wrong type.
             StoreUnavailableError: the store cannot be reached or did not answer in time.
             CorruptValueError: a value cannot be read.
+            TimestampError: the client's clock has no time zone.
         """
         catalog, selections = self._selected(_listed(service_or_refs))
         rows = _as_rows(entities)
@@ -115,7 +115,9 @@ class FeatureClient:
         _refuse_unexpected(rows, views)
         keys = [[row_key(view.key, entity_key(view.entities, row)) for row in rows] for view in views]
         values = self._fetch(key for of_view in keys for key in of_view)
-        now = aware_utc(self._clock(), "the client's clock")
+        now = self._clock()
+        if now.tzinfo is None:
+            raise TimestampError("the client's clock has no time zone", hint="return datetime.now(UTC) from it")
         names = iter(name_features(selections, {name for view in views for name, _ in view.entities}))
         columns = [
             _Column(view=view, features=tuple((feature, next(names)) for feature in selection.features))

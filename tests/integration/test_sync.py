@@ -268,6 +268,16 @@ def test_expiry_never_moves_back(platform, run, valkey) -> None:
     assert valkey.call("PEXPIRETIME", "short@1:{AA}") == kept
 
 
+def test_a_write_that_need_not_be_kept_so_long_does_not_shorten_a_life(valkey) -> None:
+    functions.load(valkey)
+    soon, later = (int((datetime.now(UTC) + days * DAY).timestamp() * 1000) for days in (1, 9))
+    for position, until, expected in ((1, later, later), (2, soon, later), (3, 1, later), (4, 0, -1), (5, soon, -1)):
+        value = position.to_bytes(8, "big") + bytes(12)
+        assert valkey.call("FCALL", functions.write_name(), 1, "k", value, until) == [1, 0, 0]
+        # 0 is a view without ttl: for ever is longer than anything
+        assert valkey.call("PEXPIRETIME", "k") == expected
+
+
 def test_rows_long_dead_are_not_written(platform, run, valkey) -> None:
     platform.add(SHORT, MARCH - 300 * DAY, [("UA", MARCH - 299 * DAY, 1)])
     result = run(SHORT)

@@ -250,15 +250,19 @@ def lake() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-EXAMPLES = 10
+EXAMPLES = 30
 
 SMALL = st.integers(0, 5)
-ROWS = st.lists(st.tuples(SMALL, st.integers(0, 23), st.integers(0, 3)), max_size=4)
+ROWS = st.lists(st.tuples(SMALL, st.integers(0, 23), st.integers(0, 3)), max_size=3)
 EVENTS = st.one_of(
     st.tuples(st.just("open"), SMALL, ROWS),
     st.tuples(st.just("open and publish"), SMALL, ROWS),
+    st.tuples(st.just("open and publish"), SMALL, ROWS),
     st.tuples(st.just("publish"), SMALL),
     st.tuples(st.just("begin")),
+    st.tuples(st.just("begin")),
+    st.tuples(st.just("sync")),
+    st.tuples(st.just("sync")),
     st.tuples(st.just("step"), SMALL),
     st.tuples(st.just("finish"), SMALL),
     st.tuples(st.just("crash"), SMALL),
@@ -268,31 +272,44 @@ EVENTS = st.one_of(
 )
 
 
+def open_and_publish(world: World, partition: int, rows: list[tuple[int, int, int]]) -> None:
+    world.open(partition, rows)
+    world.publish(-1)
+
+
+def finish(world: World, worker: Worker) -> None:
+    while world.step(worker):
+        world.check()
+
+
+def arrive(world: World, which: int) -> None:
+    if world.delayed:
+        world.deliver(world.delayed.pop(which % len(world.delayed)))
+
+
+TO_THE_WORLD: dict[str, Any] = {
+    "open": World.open,
+    "open and publish": open_and_publish,
+    "publish": World.publish,
+    "begin": World.begin,
+    "sync": lambda world: finish(world, world.begin()),
+    "delay": World.delay,
+    "arrive": arrive,
+    "flush": World.flush,
+}
+TO_A_WORKER: dict[str, Any] = {
+    "step": World.step,
+    "finish": finish,
+    "crash": lambda world, worker: world.workers.remove(worker),
+}
+
+
 def happen(world: World, event: Any) -> None:
     kind, *arguments = event
-    which = arguments[0] if arguments else 0
-    worker = world.workers[which % len(world.workers)] if world.workers else None
-    if kind.startswith("open"):
-        world.open(*arguments)
-        if kind != "open":
-            world.publish(-1)
-    elif kind == "publish":
-        world.publish(which)
-    elif kind == "begin":
-        world.begin()
-    elif kind == "delay":
-        world.delay(which)
-    elif kind == "arrive" and world.delayed:
-        world.deliver(world.delayed.pop(which % len(world.delayed)))
-    elif kind == "flush":
-        world.flush()
-    elif worker is not None and kind == "step":
-        world.step(worker)
-    elif worker is not None and kind == "finish":
-        while world.step(worker):
-            world.check()
-    elif worker is not None and kind == "crash":
-        world.workers.remove(worker)
+    if kind in TO_THE_WORLD:
+        TO_THE_WORLD[kind](world, *arguments)
+    elif world.workers:
+        TO_A_WORKER[kind](world, world.workers[arguments[0] % len(world.workers)])
 
 
 def run(world: World, events: list[Any]) -> None:
@@ -316,7 +333,7 @@ def run(world: World, events: list[Any]) -> None:
     world.check_complete()
 
 
-@given(st.lists(EVENTS, min_size=5, max_size=40))
+@given(st.lists(EVENTS, min_size=12, max_size=40))
 @settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -328,7 +345,7 @@ def test_without_ttl(store: Connection, lake: duckdb.DuckDBPyConnection, events:
     run(World(connection=store, lake=lake, ttl=None, starts=starts), events)
 
 
-@given(st.lists(EVENTS, min_size=5, max_size=40))
+@given(st.lists(EVENTS, min_size=12, max_size=40))
 @settings(
     max_examples=EXAMPLES,
     deadline=None,

@@ -154,7 +154,7 @@ GOOD = ((7, 0.5, 1), (7, 1.5, 2))
     ("bad", "said"),
     [
         (((1, 0, 1),), "1 rows outside the run's partitions"),
-        (((1, 2.000001, 1), (2, 9, 1)), "2 rows outside the run's partitions"),
+        (((1, 2.000001, 1), (2, 9, 1), (2, -1.5, 1)), "3 rows outside the run's partitions"),
         (((1, 0.5, 1), (1, 0.5, 2)), "1 keys with more than one row, e.g. {'k': 1, 'event_timestamp': '2026-03-01 12"),
         (((None, 0.5, 1), (None, 0.6, 1)), "rows with a null key: k 2, event_timestamp 0"),
         (((1, None, 1),), "rows with a null key: k 0, event_timestamp 1"),

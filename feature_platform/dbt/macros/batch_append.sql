@@ -11,40 +11,64 @@
   {%- set columns = arg_dict['dest_columns'] | map(attribute='name') | list -%}
   {%- set keys = feature_view_entities() -%}
   {%- do assert_batches_distinct() -%}
+  {{ remember_batches() }};
   {{ refuse_existing_batches(target) }};
   {{ refuse_null_keys(written, keys) }};
   {{ refuse_rows_outside(written) }};
   {{ refuse_duplicates(written, keys) }};
   insert into {{ target }} ({{ get_quoted_csv(columns) }}, _batch_id, _partition_start)
   select
-    {% for column in columns -%}
-    written.{{ adapter.quote(column) }},
-    {% endfor -%}
-    batches._batch_id,
-    batches._partition_start
-  from {{ written }} as written
-  inner join {{ batches() }} as batches
-    on {{ in_partition('written.event_timestamp', 'batches') }}
+    {{ get_quoted_csv(columns) }},
+    _batch._batch_id,
+    _batch._partition_start
+  from (select *, {{ batch_of('event_timestamp') }} as _batch from {{ written }}) as written
   {#- sorted, the row groups of one batch lie together and readers of one batch skip the others -#}
   {%- if run_batches() | length > 1 %}
-  order by batches._partition_start
+  order by _batch._partition_start
   {%- endif %}
 {%- endmacro %}
 
 
-{% macro in_partition(instant, batches) -%}
+{% macro remember_batches() -%}
   {#-
-    Whether the instant lies in the batch's partition (start, end]. The first line alone says so for partitions of the
-    grain; it makes the join one of equal whole numbers, and needs no calendar, which costs a microsecond a row.
+    The run's batches as a list with one place per partition from the first to the last, NULL where the run has none.
+
+    Rows find their batch by its place. A join would do, were it not that DuckDB takes a temporary table of the same
+    transaction to be empty, builds the join's hash table on it, and keeps that in memory: 12 million narrow rows did not
+    fit into 300 MB.
   -#}
+  set variable feature_platform_first = (
+    select min({{ partition_number('_partition_start') }}) from {{ batches() }} as batches
+  );
+  set variable feature_platform_batches = (
+    select list(batches order by number)
+    from (
+      select unnest(generate_series(
+        getvariable('feature_platform_first'), max({{ partition_number('_partition_start') }})
+      )) as number
+      from {{ batches() }} as batches
+    ) as numbers
+    left join {{ batches() }} as batches on {{ partition_number('batches._partition_start') }} = number
+  )
+{%- endmacro %}
+
+
+{% macro partition_number(instant, is_end=false) -%}
+  {#- Partitions of the grain, counted. Of an event, (start, end] holds it: `is_end`. No calendar unless by month. -#}
   {%- set microseconds = {'hour': 3600000000, 'day': 86400000000}.get(feature_view_grain()) -%}
   {%- if microseconds -%}
-  (epoch_us({{ instant }}) - 1) // {{ microseconds }} = epoch_us({{ batches }}._partition_start) // {{ microseconds }}
+  (epoch_us({{ instant }}){{ " - 1" if is_end }}) // {{ microseconds }}
   {%- else -%}
-  date_trunc('month', {{ instant }} - interval 1 microsecond) = {{ batches }}._partition_start
-  {%- endif %}
-    and {{ instant }} > {{ batches }}._partition_start
-    and {{ instant }} <= {{ batches }}._partition_end
+  date_diff('month', timestamptz '1970-01-01 00:00:00+00', {{ instant }}{{ " - interval 1 microsecond" if is_end }})
+  {%- endif -%}
+{%- endmacro %}
+
+
+{% macro batch_of(instant) -%}
+  {#- The batch whose place the instant has; places count from 1, and those below would count from the end -#}
+  getvariable('feature_platform_batches')[
+    greatest({{ partition_number(instant, is_end=true) }} - getvariable('feature_platform_first') + 1, 0)
+  ]
 {%- endmacro %}
 
 
@@ -76,9 +100,10 @@
     || min(event_timestamp) || ' to ' || max(event_timestamp)
     || '; allowed: (start, end] of {{ run_batches() | length }} partitions between '
     || {{ bounds.first_start }} || ' and ' || {{ bounds.last_end }})
-  from {{ written }} as written
-  anti join {{ batches() }} as batches
-    on {{ in_partition('written.event_timestamp', 'batches') }}
+  from (select event_timestamp, {{ batch_of('event_timestamp') }} as _batch from {{ written }}) as written
+  {#- the second half holds for every partition of the grain, and so must not be taken for granted #}
+  where _batch._batch_id is null
+    or not (event_timestamp > _batch._partition_start and event_timestamp <= _batch._partition_end)
   having count(*) > 0
 {%- endmacro %}
 

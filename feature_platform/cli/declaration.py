@@ -18,6 +18,7 @@ from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_service import FeatureService
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.errors import Finding, InvalidDeclarationsError
+from feature_platform.quality import refuse_unjudgeable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,6 +40,7 @@ def validate(context: click.Context, manifest: Path | None, *, as_json: bool) ->
     warnings: list[str] = []
     try:
         registry = load_registry(manifest) if manifest else _parse_project(warnings)
+        refuse_unjudgeable(registry.views.values())
     except InvalidDeclarationsError as error:
         if as_json:
             findings = [dataclasses.asdict(finding) for finding in error.findings]

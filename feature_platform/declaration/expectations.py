@@ -34,7 +34,7 @@ def parse_expectations(path: str, value: object, columns: Collection[str], repor
             continue
         ((name, arguments),) = item.items()
         arguments = {} if arguments is None else arguments
-        if not re.fullmatch(r"Expect[A-Z]\w*", str(name)):
+        if not re.fullmatch(r"Expect[A-Z]\w*|UnexpectedRowsExpectation", str(name)):
             camel = "".join(part.capitalize() for part in str(name).split("_"))
             reporter.report(
                 f"`{place}` is no expectation of Great Expectations",

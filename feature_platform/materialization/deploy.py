@@ -30,6 +30,7 @@ from feature_platform.ledger import Deployment, Ledger, deployment_lock, migrate
 from feature_platform.materialization import dbt_run
 from feature_platform.materialization.dbt_parse import parse
 from feature_platform.materialization.rejection import explain
+from feature_platform.quality import refuse_unjudgeable
 from feature_platform.settings import Settings
 
 LOCK_WAIT = timedelta(minutes=5)
@@ -83,6 +84,7 @@ def deploy(
         progress("parsing the dbt project")
         with dbt_run.environment({**(environ or {}), **dbt_run.dbt_environment(settings)}):
             registry = load_registry(parse(settings.project / "dbt_project", target))
+            refuse_unjudgeable(registry.views.values())
             manifest_hash = hash_manifest(target / "manifest.json")
             with (
                 Ledger.connect(settings.ledger_url) as ledger,

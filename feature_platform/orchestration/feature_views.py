@@ -91,7 +91,7 @@ def _materialize(
 
     try:
         with dagster_failures():
-            materialize(
+            result = materialize(
                 settings,
                 registry,
                 view,
@@ -99,6 +99,8 @@ def _materialize(
                 run_id=context.run.run_id,
                 on_event=partial(_log_event, context.log),
             )
+        phases = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in result.seconds.items())
+        context.log.info(f"{view.key}: {result.row_count} rows published ({phases})")
     except dg.Failure as failure:
         return failure
     return None

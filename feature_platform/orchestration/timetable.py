@@ -14,9 +14,9 @@ from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.windows import Grain, Partition, aware_utc, floor, partition_starting
 from feature_platform.errors import ConfigurationError
 
-PARTITIONS_PER_RUN = {Grain.HOUR: 14 * 24, Grain.DAY: 100, Grain.MONTH: 24}
-"""How many partitions of a backfill one run computes and publishes together. One run costs seconds of process start
-whatever it does; a chunk that fails publishes nothing of itself."""
+PARTITIONS_PER_RUN = {Grain.HOUR: 31 * 24, Grain.DAY: 150, Grain.MONTH: 36}
+"""How many partitions of a backfill one run computes and publishes together. A run costs some 15 s of CPU in imports
+(Dagster, dbt, Great Expectations) and 0.05 s a partition; but a chunk with one bad partition publishes nothing."""
 
 _KEY_FORMAT = "%Y-%m-%d"
 _MINUTE = timedelta(minutes=1)

@@ -7,7 +7,7 @@ Rule: this is the only room that imports Great Expectations, and only inside a c
 from __future__ import annotations
 
 from feature_platform.quality.judging import judge
-from feature_platform.quality.rules import SUPPORTED, check_names, find_problems
+from feature_platform.quality.rules import SUPPORTED, check_names, find_problems, refuse_unjudgeable
 from feature_platform.quality.validation import validate_expectations
 
-__all__ = ["SUPPORTED", "check_names", "find_problems", "judge", "validate_expectations"]
+__all__ = ["SUPPORTED", "check_names", "find_problems", "judge", "refuse_unjudgeable", "validate_expectations"]

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, Expectation, FeatureView
 from feature_platform.domain.types import ColumnType
-from feature_platform.errors import Finding, chosen_from
+from feature_platform.errors import Finding, InvalidDeclarationsError, chosen_from
 
 SEVERITIES = ("error", "warn")
 
@@ -123,6 +123,16 @@ def check_names(view: FeatureView) -> tuple[str, ...]:
         seen[name] += 1
         names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
     return tuple(names)
+
+
+def refuse_unjudgeable(views: Iterable[FeatureView]) -> None:
+    """Refuse declarations whose expectations could never be judged. Cheap: the library itself is not asked.
+
+    Raises:
+        InvalidDeclarationsError: an expectation is not supported or names what is not there; holds all findings.
+    """
+    if findings := tuple(finding for view in views for finding in find_problems(view)):
+        raise InvalidDeclarationsError(findings)
 
 
 def find_problems(view: FeatureView) -> tuple[Finding, ...]:

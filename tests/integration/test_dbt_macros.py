@@ -49,7 +49,7 @@ MODEL = """
   - name: {name}
     latest_version: 1
     config:
-      batch_size: day
+      batch_size: {grain}
       contract: {{enforced: true}}
       meta: {{feature_view: {{entities: [k]}}}}
       {config}
@@ -63,6 +63,7 @@ MODEL = """
 AS_PLANTED = "select k, event_timestamp, x from {{ source('raw', 'planted') }}"
 SQL = {
     "planted": AS_PLANTED,
+    "monthly": AS_PLANTED,
     "never_deployed": AS_PLANTED,
     "refreshing": AS_PLANTED,
     "windowed": """
@@ -83,7 +84,12 @@ def write_project(root: Path, models: dict[str, str]) -> Path:
     for name, sql in models.items():
         (project / "models" / f"{name}.sql").write_text(sql)
     declared = "".join(
-        MODEL.format(name=name, config="full_refresh: true" if name == "refreshing" else "") for name in models
+        MODEL.format(
+            name=name,
+            grain="month" if name == "monthly" else "day",
+            config="full_refresh: true" if name == "refreshing" else "",
+        )
+        for name in models
     )
     (project / "models" / "models.yml").write_text(MODELS.format(models=declared))
     return project
@@ -144,6 +150,27 @@ def test_rows_are_appended_under_the_batch_of_their_partition(dbt: Dbt, connecti
         (1, 11, second["batch_id"], start),
         (2, 12, second["batch_id"], start),
         (2, 13, second["batch_id"], start),
+    ]
+
+
+def test_months_have_their_own_lengths(dbt: Dbt, connection: duckdb.DuckDBPyConnection) -> None:
+    months = [partition_starting(datetime(2026, month, 1, tzinfo=UTC), Grain.MONTH) for month in (2, 3)]
+    plant(connection, (1, -28 + 0.000001, 1), (1, 0, 2), (1, 0.000001, 3), (1, 31, 4))
+    february, march = dbt.run("monthly", batches_of(months))
+    found = connection.execute("select x, _batch_id from lake.batches.monthly_v1 order by x").fetchall()
+    assert found == [*((x, february["batch_id"]) for x in (1, 2)), *((x, march["batch_id"]) for x in (3, 4))]
+    plant(connection, (1, -28, 1))
+    assert "1 rows outside the run's partitions" in dbt.refused("monthly", batches_of(months))
+
+
+def test_a_run_may_skip_partitions(dbt: Dbt, connection: duckdb.DuckDBPyConnection) -> None:
+    plant(connection, (1, 0.5, 1), (1, 4.5, 2))
+    dbt.run("planted", batches_of(days(4, 0)))
+    plant(connection, (1, 2.5, 3))
+    assert "1 rows outside the run's partitions" in dbt.refused("planted", batches_of(days(0, 4)))
+    assert connection.execute(f"select x, _partition_start from {TABLE} order by x").fetchall() == [
+        (1, DAY),
+        (2, DAY + timedelta(days=4)),
     ]
 
 

@@ -35,7 +35,7 @@
     runs. dbt would create a missing table, add missing columns and, on --full-refresh, rebuild; so a run that would do
     any of it stops here, before its transaction.
   -#}
-  {%- if model.resource_type == 'model' and is_feature_view(model) and flags.WHICH in ['run', 'build'] -%}
+  {%- if execute and model.resource_type == 'model' and is_feature_view(model) and flags.WHICH in ['run', 'build'] -%}
     {%- set next = "\n  next:    run `feature-platform deploy`" -%}
     {%- if flags.FULL_REFRESH and model.config.get('full_refresh') is not false -%}
       {{ exceptions.raise_compiler_error(

@@ -24,7 +24,7 @@
 {% macro batches() -%}
   {#- The run's batches as a relation: _batch_id, _partition_start, _partition_end, event_timestamp (= the end). -#}
   {%- set opened = run_batches() -%}
-  {%- if execute -%}{%- do assert_deployed() -%}{%- endif -%}
+  {%- do assert_deployed() -%}
   {{ batches_relation(opened) }}
 {%- endmacro %}
 

@@ -6,16 +6,14 @@ not depend on how a backfill was cut. Whatever goes wrong while judging is a fai
 
 from __future__ import annotations
 
-import functools
-import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from feature_platform.domain.batch import Batch, CheckOutcome
-from feature_platform.domain.feature_view import FeatureView
-from feature_platform.quality import rules
+from feature_platform.domain.feature_view import Expectation, FeatureView
+from feature_platform.quality import library, rules
 from feature_platform.quality.validation import build_expectations
 
 if TYPE_CHECKING:
@@ -41,6 +39,8 @@ class _Chunk:
     view: FeatureView
     relation: str
     contents: Mapping[str, _Contents]
+    expectations: tuple[Any, ...]
+    """The library's objects, in the order of the declaration."""
 
 
 def judge(
@@ -72,13 +72,24 @@ def judge(
     cursor = connection.cursor()
     try:
         cursor.execute("set TimeZone = 'UTC'")
-        chunk = _gather(view, cursor, batches, schema)
-        return tuple(outcome for batch in batches for outcome in _judge_batch(chunk, cursor, batch, expectations))
+        chunk = _gather(view, cursor, batches, schema, expectations)
+        aggregates = _aggregates(chunk, cursor)
+        return tuple(
+            outcome
+            for batch in batches
+            for outcome in _judge_batch(chunk, cursor, batch, aggregates.get(batch.batch_id, {}))
+        )
     finally:
         cursor.close()
 
 
-def _gather(view: FeatureView, cursor: duckdb.DuckDBPyConnection, batches: Sequence[Batch], schema: str) -> _Chunk:
+def _gather(
+    view: FeatureView,
+    cursor: duckdb.DuckDBPyConnection,
+    batches: Sequence[Batch],
+    schema: str,
+    expectations: tuple[Any, ...],
+) -> _Chunk:
     """Make the chunk's rows available as one relation and count rows and NaN per batch."""
     # imported here: the lake's package loads DuckDB, which definitions must not
     from feature_platform.lake.sql import quote_identifier
@@ -102,32 +113,43 @@ def _gather(view: FeatureView, cursor: duckdb.DuckDBPyConnection, batches: Seque
     if sum(one.rows for one in contents.values()) <= COPY_UP_TO_ROWS:
         cursor.execute(f"create temp table {relation}_rows as from {relation}")
         relation = f"{relation}_rows"
-    return _Chunk(view=view, relation=relation, contents=contents)
+    return _Chunk(view=view, relation=relation, contents=contents, expectations=expectations)
+
+
+def _aggregates(chunk: _Chunk, cursor: duckdb.DuckDBPyConnection) -> dict[str, dict[int, Any]]:
+    """Per batch the value of each expectation that looks at one aggregate, by the expectation's place."""
+    from feature_platform.lake.sql import quote_identifier  # loads DuckDB
+
+    wanted = {
+        place: library.AGGREGATES[metric].format(column=quote_identifier(getattr(expectation, "column", "")))
+        for place, expectation in enumerate(chunk.expectations)
+        if (metric := library.aggregate_of(expectation)) is not None
+    }
+    if not wanted:
+        return {}
+    rows = cursor.execute(
+        f"select _batch_id, {', '.join(wanted.values())} from {chunk.relation} group by _batch_id"
+    ).fetchall()
+    return {str(batch_id): dict(zip(wanted, values, strict=True)) for batch_id, *values in rows}
 
 
 def _judge_batch(
-    chunk: _Chunk, cursor: duckdb.DuckDBPyConnection, batch: Batch, expectations: Sequence[Any]
+    chunk: _Chunk, cursor: duckdb.DuckDBPyConnection, batch: Batch, aggregates: Mapping[int, Any]
 ) -> Iterator[CheckOutcome]:
-    view, contents = chunk.view, chunk.contents[batch.batch_id]
-    objections = [
-        rules.objection(
-            declared,
-            rows=contents.rows,
-            nan_counts=contents.nan_counts,
-            empty_allowed=rules.allows_empty(view),
-            columns=rules.float_columns_of(declared, view),
-        )
-        for declared in view.expectations
-    ]
-    asked = [index for index, objected in enumerate(objections) if objected is None]
-    name = f"batch_{uuid.UUID(batch.batch_id).hex}"
-    cursor.execute(
-        f"create or replace temp view {name} as"
-        f" select * exclude (_batch_id) from {chunk.relation} where _batch_id = '{uuid.UUID(batch.batch_id)}'"
-    )
-    answers = _ask(cursor, name, [expectations[index] for index in asked])
-    for index, (check, declared) in enumerate(zip(rules.check_names(view), view.expectations, strict=True)):
-        passed, detail = answers.get(index, (False, objections[index] or {"error": "no answer"}))
+    view = chunk.view
+    answers: dict[int, library.Answer] = {}
+    open_places = []
+    for place, (declared, expectation) in enumerate(zip(view.expectations, chunk.expectations, strict=True)):
+        if (objected := _objection(chunk, batch, declared)) is not None:
+            answers[place] = (False, objected)
+        elif (metric := library.aggregate_of(expectation)) is not None:
+            answers[place] = library.judge_aggregate(expectation, metric, aggregates.get(place))
+        else:
+            open_places.append(place)
+    if open_places:
+        answers |= _ask(chunk, cursor, batch, open_places)
+    for place, (check, declared) in enumerate(zip(rules.check_names(view), view.expectations, strict=True)):
+        passed, detail = answers.get(place, (False, {"error": "no answer"}))
         yield CheckOutcome(
             batch_id=batch.batch_id,
             check=check,
@@ -136,82 +158,29 @@ def _judge_batch(
             blocking=declared.severity == "error",
             detail=detail,
         )
-    cursor.execute(f"drop view {name}")
+
+
+def _objection(chunk: _Chunk, batch: Batch, declared: Expectation) -> dict[str, Any] | None:
+    contents = chunk.contents[batch.batch_id]
+    return rules.objection(
+        declared,
+        rows=contents.rows,
+        nan_counts=contents.nan_counts,
+        empty_allowed=rules.allows_empty(chunk.view),
+        columns=rules.float_columns_of(declared, chunk.view),
+    )
 
 
 def _ask(
-    cursor: duckdb.DuckDBPyConnection, relation: str, expectations: Sequence[Any]
-) -> dict[int, tuple[bool, dict[str, Any]]]:
-    """Great Expectations' answers on one relation by the expectation's place: its metrics are computed together."""
-    if not expectations:
-        return {}
-    # imported here because it costs seconds of CPU; it has been imported by now to build the expectations
-    from great_expectations.core.batch import Batch as GxBatch
-    from great_expectations.core.batch import BatchMarkers, LegacyBatchDefinition
-    from great_expectations.core.batch_spec import BatchSpec
-    from great_expectations.core.id_dict import IDDict
-    from great_expectations.execution_engine import SqlAlchemyExecutionEngine
-    from great_expectations.execution_engine.sqlalchemy_batch_data import SqlAlchemyBatchData
-    from great_expectations.validator.validator import Validator
-
-    from feature_platform.quality.duckdb_dialect import engine_over
-
-    engine = SqlAlchemyExecutionEngine(engine=engine_over(cursor), create_temp_table=False)
-    gx_batch = GxBatch(
-        data=SqlAlchemyBatchData(engine, table_name=relation, create_temp_table=False),
-        batch_spec=BatchSpec(),
-        batch_markers=BatchMarkers({"ge_load_time": relation}),
-        batch_definition=LegacyBatchDefinition("lake", "batches", relation, IDDict()),
+    chunk: _Chunk, cursor: duckdb.DuckDBPyConnection, batch: Batch, places: Sequence[int]
+) -> dict[int, library.Answer]:
+    """The library's answers for which it needs the batch's rows."""
+    batch_id = uuid.UUID(batch.batch_id)
+    relation = f"batch_{batch_id.hex}"
+    cursor.execute(
+        f"create or replace temp view {relation} as"
+        f" select * exclude (_batch_id) from {chunk.relation} where _batch_id = '{batch_id}'"
     )
-    results = Validator(execution_engine=engine, data_context=_quiet_context(), batches=[gx_batch]).graph_validate(
-        configurations=[expectation.configuration for expectation in expectations],
-        # no samples of values: they may be personal data
-        runtime_configuration={"result_format": {"result_format": "SUMMARY", "partial_unexpected_count": 0}},
-    )
-    return {int(result.expectation_config.id): _answer(result) for result in results}
-
-
-@functools.cache
-def _quiet_context() -> Any:
-    """A context in memory whose only purpose is to keep progress bars out of the run's log."""
-    import great_expectations
-    from great_expectations.data_context.types.base import ProgressBarsConfig
-
-    context = great_expectations.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    return context
-
-
-_REPORTED = ("observed_value", "element_count", "unexpected_count", "unexpected_percent", "missing_count")
-
-
-def _answer(result: Any) -> tuple[bool, dict[str, Any]]:
-    detail = {name: _plain(result.result[name]) for name in _REPORTED if result.result.get(name) is not None}
-    if error := _error_in(result.exception_info):
-        return False, detail | {"error": error}
-    return bool(result.success), detail
-
-
-def _error_in(info: Any) -> str:
-    """The first exception in GX's report: one flat mapping, or one per metric."""
-    if not isinstance(info, Mapping):
-        return ""
-    for one in (info, *info.values()):
-        if isinstance(one, Mapping) and one.get("raised_exception"):
-            return " ".join(str(one.get("exception_message") or "unknown error").split())[:1000]
-    return ""
-
-
-def _plain(value: Any) -> Any:
-    """The value as JSON has it: numpy scalars become numbers, what JSON lacks becomes text."""
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in list(value)[:20]]
-    return str(value)
+    answers = library.ask(cursor, relation, [chunk.expectations[place] for place in places])
+    cursor.execute(f"drop view {relation}")
+    return answers

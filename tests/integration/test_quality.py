@@ -13,7 +13,8 @@ from feature_platform.domain.batch import Batch
 from feature_platform.domain.feature_view import Expectation
 from feature_platform.domain.windows import Grain, partition_starting
 from feature_platform.errors import InvalidDeclarationsError
-from feature_platform.quality import SUPPORTED, check_names, judge, refuse_unjudgeable, validate_expectations
+from feature_platform.quality import SUPPORTED, check_names, judge, library, refuse_unjudgeable, validate_expectations
+from feature_platform.quality.validation import build_expectations
 
 
 def batch_of(day: datetime) -> Batch:
@@ -297,3 +298,29 @@ def test_what_could_never_be_judged_is_refused_without_the_library():
     refuse_unjudgeable([good])
     with pytest.raises(InvalidDeclarationsError, match="ExpectColumnValuesToBeOfType is not supported"):
         refuse_unjudgeable([good, bad])
+
+
+def test_aggregates_of_many_batches_are_judged_as_the_library_alone_would(con, batch):
+    """Our SQL for a metric gives what the library's own SQL gives: same verdict, same observed value."""
+    con.execute("update lake.batches.carrier_delays_v1 set delay = null where carrier in ('c03', 'c04')")
+    cases = [expect(kind, **arguments) for kind, both in CASES.items() for arguments in both if arguments is not None]
+    view = view_with(*cases)
+    built = build_expectations(view)
+    places = [place for place, one in enumerate(built) if library.aggregate_of(one) is not None]
+    assert {view.expectations[place].type for place in places} == {
+        "ExpectTableRowCountToBeBetween",
+        "ExpectTableRowCountToEqual",
+        "ExpectColumnMaxToBeBetween",
+        "ExpectColumnMeanToBeBetween",
+        "ExpectColumnMinToBeBetween",
+        "ExpectColumnStdevToBeBetween",
+        "ExpectColumnSumToBeBetween",
+        "ExpectColumnUniqueValueCountToBeBetween",
+    }
+    con.execute(f"create temp view alone as from lake.batches.carrier_delays_v1 where _batch_id = '{batch.batch_id}'")
+    alone = library.ask(con, "alone", [built[place] for place in places])
+    ours = {place: (outcome.passed, dict(outcome.detail)) for place, outcome in enumerate(judge(view, con, [batch]))}
+    for place in places:
+        (passed, observed), (expected, alone_observed) = ours[place], alone[place]
+        assert passed == expected, view.expectations[place]
+        assert observed["observed_value"] == pytest.approx(alone_observed["observed_value"])

@@ -19,7 +19,7 @@ import duckdb
 
 from feature_platform.domain.batch import Batch
 from feature_platform.errors import NotDeployedError
-from feature_platform.lake import extension_directory, scratch_directory
+from feature_platform.lake import connect, extension_directory, scratch_directory
 from feature_platform.lake.connection import data_path
 from feature_platform.settings import PREFIX, Settings
 
@@ -150,16 +150,18 @@ def invoke(
     return Invocation(success=outcome.success, results=results, errors=tuple(errors))
 
 
-def lake_cursor() -> duckdb.DuckDBPyConnection | None:
-    """A cursor of the DuckDB that dbt has open in this process, so that a run pays for one; None if it has none."""
+@contextmanager
+def open_lake(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The lake, through the DuckDB that dbt has open in this process: one memory limit, no second start."""
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 
     opened = getattr(DuckDBConnectionManager._ENV, "conn", None)  # noqa: SLF001 # the public env() raises if unset
-    if opened is None:
-        return None
-    cursor: duckdb.DuckDBPyConnection = opened.cursor()
-    cursor.execute("set TimeZone = 'UTC'")
-    return cursor
+    lake = opened.cursor() if opened is not None else connect(settings)
+    try:
+        lake.execute("set TimeZone = 'UTC'")
+        yield lake
+    finally:
+        lake.close()
 
 
 def close_lake() -> None:

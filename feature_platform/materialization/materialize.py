@@ -21,11 +21,11 @@ from feature_platform.domain.batch import Batch, CheckOutcome, Measured, Publish
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.windows import Partition
 from feature_platform.errors import CheckFailedError, FeaturePlatformError, NotDeployedError
-from feature_platform.lake import connect
+from feature_platform.lake.snapshots import newest_snapshot
 from feature_platform.ledger import Ledger, deployment_lock
 from feature_platform.materialization import dbt_run
 from feature_platform.materialization.checks import blocking_failures, describe_failures, judge_data_tests
-from feature_platform.materialization.measure import current_snapshot, measure, peak_memory, reset_peak_memory
+from feature_platform.materialization.measure import measure, peak_memory, reset_peak_memory
 from feature_platform.materialization.readiness import check_partitions, check_sources, source_watermarks
 from feature_platform.materialization.rejection import explain
 from feature_platform.materialization.result import (
@@ -50,10 +50,10 @@ class _Run:
     view: FeatureView
     run_id: str
     ledger: Ledger
-    lake: duckdb.DuckDBPyConnection
     manifest: Any
     on_event: OnEvent
     batches: tuple[Batch, ...] = ()
+    model_seconds: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -117,20 +117,17 @@ def materialize(
     ):
         _check_deployed(declared, ledger)
         check_sources(declared, ordered, ledger)
-        manifest = dbt_run.load_manifest(settings)
-        with _lake(settings) as lake:
-            run = _Run(
-                settings=settings,
-                view=declared,
-                run_id=run_id,
-                ledger=ledger,
-                lake=lake,
-                manifest=manifest,
-                on_event=on_event,
-            )
-            run.seconds["ready"] = time.perf_counter() - began
-            run.announce(Step.READY)
-            return _run(run, ordered)
+        run = _Run(
+            settings=settings,
+            view=declared,
+            run_id=run_id,
+            ledger=ledger,
+            manifest=dbt_run.load_manifest(settings),
+            on_event=on_event,
+        )
+        run.seconds["ready"] = time.perf_counter() - began
+        run.announce(Step.READY)
+        return _run(run, ordered)
 
 
 def _run(run: _Run, partitions: Sequence[Partition]) -> MaterializationResult:
@@ -138,8 +135,12 @@ def _run(run: _Run, partitions: Sequence[Partition]) -> MaterializationResult:
         run.batches = run.ledger.open_batches(run.view, partitions, run_id=run.run_id)
     try:
         run.announce(Step.OPENED)
-        measured = _compute(run, partitions)
-        checks = _audit(run)
+        snapshot = newest_snapshot(run.settings.lake_catalog)
+        _write(run)
+        # after dbt, because dbt has the lake open then: opening it costs a quarter of a second
+        with dbt_run.open_lake(run.settings) as lake:
+            measured = _measure(run, lake, partitions, snapshot)
+            checks = _audit(run, lake)
         with run.timed("publish"):
             published = run.ledger.publish(run.batch_ids)
     except BaseException as error:
@@ -149,46 +150,50 @@ def _run(run: _Run, partitions: Sequence[Partition]) -> MaterializationResult:
     return _result(run, published, measured, checks)
 
 
-def _compute(run: _Run, partitions: Sequence[Partition]) -> tuple[Measured, ...]:
-    """Write the rows and record what they cost."""
-    with run.timed("measure"):
-        watermarks = source_watermarks(run.lake, run.view, partitions)
-        snapshot = current_snapshot(run.lake)
+def _write(run: _Run) -> None:
+    """Let dbt append the rows, in one transaction."""
     reset_peak_memory()
     with run.timed("compute"):
         outcome = _dbt(run, "run")
         if not outcome.success:
             raise explain(run.view, outcome, run.directory)
+        run.model_seconds = sum(result.seconds for result in outcome.results)
     run.announce(Step.WRITTEN)
+
+
+def _measure(
+    run: _Run, lake: duckdb.DuckDBPyConnection, partitions: Sequence[Partition], snapshot: int
+) -> tuple[Measured, ...]:
+    """Record that the rows are there, and what they cost."""
     with run.timed("measure"):
         measured = measure(
-            run.lake,
+            lake,
             run.view,
             run.batches,
             since_snapshot=snapshot,
-            seconds=sum(result.seconds for result in outcome.results),
+            seconds=run.model_seconds,
             peak_memory_bytes=peak_memory(),
-            watermarks=watermarks,
+            watermarks=source_watermarks(lake, run.view, partitions, snapshot=snapshot),
         )
         run.ledger.record_computed(measured)
     run.announce(Step.COMPUTED)
     return measured
 
 
-def _audit(run: _Run) -> tuple[CheckOutcome, ...]:
+def _audit(run: _Run, lake: duckdb.DuckDBPyConnection) -> tuple[CheckOutcome, ...]:
     """Let every check speak, record what it said, and stop the run if a blocking one failed."""
     checks: tuple[CheckOutcome, ...] = ()
     if dbt_run.has_data_tests(run.manifest, run.view.unique_id):
         with run.timed("tests"):
             outcome = _dbt(run, "test", "--exclude-resource-type", "unit_test")
-            checks += judge_data_tests(run.lake, outcome, run.batches)
+            checks += judge_data_tests(lake, outcome, run.batches)
             if not outcome.success and not blocking_failures(checks):
                 raise explain(run.view, outcome, run.directory)
     if run.view.expectations:
         from feature_platform.quality import judge  # Great Expectations takes seconds to import
 
         with run.timed("expectations"):
-            checks += judge(run.view, run.lake, run.batches)
+            checks += judge(run.view, lake, run.batches)
     run.ledger.record_checks(checks)
     run.announce(Step.CHECKED)
     failures = blocking_failures(checks)
@@ -235,15 +240,6 @@ def _check_deployed(view: FeatureView, ledger: Ledger) -> None:
             allowed=f"code version {view.code_version[:12]}",
             hint="run `feature-platform deploy`; a process that has loaded older declarations must be restarted",
         )
-
-
-@contextmanager
-def _lake(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
-    lake = connect(settings, read_only=True)
-    try:
-        yield lake
-    finally:
-        lake.close()
 
 
 def _result(

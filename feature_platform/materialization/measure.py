@@ -1,4 +1,7 @@
-"""What computing batches cost and produced: rows, bytes, seconds, memory."""
+"""What computing batches cost and produced: rows, bytes, seconds, memory.
+
+Rule: no parameters are bound on the way of a run (`lake.sql.batches_rows` says why).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from feature_platform.domain.batch import Batch, Measured
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.types import ColumnType
 from feature_platform.domain.windows import Partition
-from feature_platform.lake.sql import BATCHES_SCHEMA, batches_rows, table_columns
+from feature_platform.lake.sql import BATCHES_SCHEMA, batches_rows, quote_literal, table_columns
 
 _WIDTHS = {
     ColumnType.BOOLEAN: 1,
@@ -27,12 +30,6 @@ _WIDTHS = {
 }
 _WIDTH = 8
 _METADATA = '"__ducklake_metadata_lake"'
-
-
-def current_snapshot(lake: duckdb.DuckDBPyConnection) -> int:
-    """DuckLake's newest snapshot."""
-    row = lake.execute(f"select max(snapshot_id) from {_METADATA}.ducklake_snapshot").fetchone()
-    return int(row[0]) if row and row[0] is not None else 0
 
 
 def measure(
@@ -47,10 +44,7 @@ def measure(
 ) -> tuple[Measured, ...]:
     """Rows per batch as they are in the lake; the run's seconds and bytes are divided by rows."""
     rows = dict(
-        lake.execute(
-            f"select _batch_id, count(*) from {batches_rows(view, batches)} as written group by 1",
-            [[batch.batch_id for batch in batches]],
-        ).fetchall()
+        lake.execute(f"select _batch_id, count(*) from {batches_rows(view, batches)} as written group by 1").fetchall()
     )
     total = sum(rows.values())
     bytes_per_row = _bytes_per_row(lake, view, since_snapshot)
@@ -74,8 +68,8 @@ def _bytes_per_row(lake: duckdb.DuckDBPyConnection, view: FeatureView, since_sna
         f" join {_METADATA}.ducklake_table as tables using (table_id)"
         f" join {_METADATA}.ducklake_schema as schemas on schemas.schema_id = tables.schema_id"
         f" where files.begin_snapshot > {since_snapshot} and tables.end_snapshot is null"
-        " and tables.table_name = ? and schemas.schema_name = ?",
-        [view.table, BATCHES_SCHEMA],
+        f" and tables.table_name = {quote_literal(view.table)}"
+        f" and schemas.schema_name = {quote_literal(BATCHES_SCHEMA)}"
     ).fetchone()
     if found and found[1]:
         return float(found[0]) / float(found[1])

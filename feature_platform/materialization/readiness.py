@@ -74,27 +74,27 @@ def check_sources(view: FeatureView, partitions: Sequence[Partition], ledger: Le
 
 
 def source_watermarks(
-    lake: duckdb.DuckDBPyConnection, view: FeatureView, partitions: Sequence[Partition]
+    lake: duckdb.DuckDBPyConnection, view: FeatureView, partitions: Sequence[Partition], *, snapshot: int
 ) -> dict[Partition, datetime | None]:
     """Per partition the newest arrival (`loaded_at_field`) among the source rows it can read.
 
-    Read before the run's SQL: a row that arrives meanwhile is then newer than the watermark, so that the partition
-    counts as late and is computed again, rather than the row being overlooked for ever.
+    As of a snapshot before the run's SQL: a row that arrives meanwhile is then newer than the watermark, so that the
+    partition counts as late and is computed again, rather than the row being overlooked for ever.
     """
     found: dict[Partition, datetime | None] = dict.fromkeys(partitions)
     for source in view.sources:
         if source.event_time and source.loaded_at_field:
-            for partition, newest in _watermarks_of(lake, source, sorted(partitions)).items():
+            for partition, newest in _watermarks_of(lake, source, sorted(partitions), snapshot).items():
                 known = found[partition]
                 found[partition] = newest if known is None or (newest is not None and newest > known) else known
     return found
 
 
 def _watermarks_of(
-    lake: duckdb.DuckDBPyConnection, source: Source, ordered: Sequence[Partition]
+    lake: duckdb.DuckDBPyConnection, source: Source, ordered: Sequence[Partition], snapshot: int
 ) -> dict[Partition, datetime | None]:
     """Reads the rows of the partitions' own time, then only what is older and yet arrived later (files are pruned)."""
-    table = qualified(source.schema, source.table)
+    table = f"{qualified(source.schema, source.table)} at (version => {snapshot})"
     event_time, loaded_at = quote_identifier(str(source.event_time)), quote_identifier(source.loaded_at_field)
     first, last = ordered[0].start, ordered[-1].end
     rows = lake.execute(

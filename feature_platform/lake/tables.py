@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import duckdb
 
 from feature_platform.domain.feature_view import FeatureView, Source
-from feature_platform.errors import Finding, InvalidDeclarationsError
+from feature_platform.errors import Finding
 from feature_platform.lake import sql
 
 
@@ -60,26 +60,33 @@ def missing_sources(lake: duckdb.DuckDBPyConnection, sources: Iterable[Source]) 
     return tuple(source for source in sources if (source.schema, source.table) not in present)
 
 
+def find_misfits(views: Mapping[str, FeatureView], existing: Mapping[str, Mapping[str, str]]) -> tuple[Finding, ...]:
+    """Every reason why a declared view does not fit the table it has.
+
+    Args:
+        views: the declared views.
+        existing: the columns of each physical table, as `read_columns` returns them.
+    """
+    return tuple(
+        finding
+        for view in views.values()
+        if view.table in existing
+        for finding in sql.find_breaking_changes(view, existing[view.table])
+    )
+
+
 def plan_tables(
     views: Mapping[str, FeatureView], existing: Mapping[str, Mapping[str, str]]
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """What to run so that each view has its table: (what it does, statements). Nothing for tables that fit.
 
-    Raises:
-        InvalidDeclarationsError: a declared view does not fit the table it has; holds all findings.
+    The views must fit (`find_misfits`).
     """
-    findings: list[Finding] = []
     plan: list[tuple[str, tuple[str, ...]]] = []
     for view in views.values():
         columns = existing.get(view.table)
         if columns is None:
             plan.append((f"create table batches.{view.table}", sql.build_create_table(view)))
-            continue
-        found = sql.find_breaking_changes(view, columns)
-        findings += found
-        added = [name for name in view.feature_names if name not in columns]
-        if added and not found:
+        elif added := [name for name in view.feature_names if name not in columns]:
             plan.append((f"add {', '.join(added)} to batches.{view.table}", sql.build_add_columns(view, columns)))
-    if findings:
-        raise InvalidDeclarationsError(tuple(findings))
     return tuple(plan)

@@ -119,9 +119,9 @@ def _deploy(
     for name in migrate(settings.ledger_url):
         done(f"migrate the ledger: {name}")
     deployed = next(iter(ledger.deployments(limit=1)), None)
-    check_grains(registry, deployed)
     changes = _changes(settings, registry)
     with connect(settings) as lake:
+        _check_fit(lake, registry, deployed)
         for action in _deploy_lake(lake, registry):
             done(action)
         if not _staging_stands(lake, registry, deployed, target):
@@ -144,15 +144,8 @@ def _deploy(
 
 
 def _deploy_lake(lake: duckdb.DuckDBPyConnection, registry: FeatureRegistry) -> Iterator[str]:
-    """Schemas and physical tables. Everything is checked before anything is changed."""
+    """Schemas and physical tables."""
     plan = tables.plan_tables(registry.views, tables.read_columns(lake, sql.BATCHES_SCHEMA))
-    if missing := tables.missing_sources(lake, registry.sources.values()):
-        raise NotDeployedError(
-            "source tables are missing from the lake",
-            found="no " + ", ".join(f"{source.schema}.{source.table}" for source in missing),
-            allowed="each source that a feature view reads exists before deploy",
-            hint="create them (the reference project: `feature-platform up` does), then deploy again",
-        )
     for name in tables.create_schemas(lake):
         yield f"create schema {name}"
     for action, statements in plan:
@@ -162,14 +155,29 @@ def _deploy_lake(lake: duckdb.DuckDBPyConnection, registry: FeatureRegistry) -> 
         yield action
 
 
-def check_grains(registry: FeatureRegistry, deployed: Deployment | None) -> None:
-    """A table does not tell its grain; the last deployment does.
+def _check_fit(lake: duckdb.DuckDBPyConnection, registry: FeatureRegistry, deployed: Deployment | None) -> None:
+    """Everything is checked before anything is changed.
 
     Raises:
-        InvalidDeclarationsError: a deployed view was given another grain.
+        InvalidDeclarationsError: views do not fit what is deployed; holds all findings.
+        NotDeployedError: a source table does not exist.
     """
+    misfits = tables.find_misfits(registry.views, tables.read_columns(lake, sql.BATCHES_SCHEMA))
+    if findings := (*misfits, *_changed_grains(registry, deployed)):
+        raise InvalidDeclarationsError(findings)
+    if missing := tables.missing_sources(lake, registry.sources.values()):
+        raise NotDeployedError(
+            "source tables are missing from the lake",
+            found="no " + ", ".join(f"{source.schema}.{source.table}" for source in missing),
+            allowed="each source that a feature view reads exists before deploy",
+            hint="create them, then deploy again",
+        )
+
+
+def _changed_grains(registry: FeatureRegistry, deployed: Deployment | None) -> tuple[Finding, ...]:
+    """Views given another grain than at the last deployment; a table does not tell its grain."""
     before = deployed.views if deployed else {}
-    findings = tuple(
+    return tuple(
         Finding(
             file=view.yaml_path,
             node=key,
@@ -181,8 +189,6 @@ def check_grains(registry: FeatureRegistry, deployed: Deployment | None) -> None
         for key, view in registry.views.items()
         if key in before and before[key]["grain"] != view.grain
     )
-    if findings:
-        raise InvalidDeclarationsError(findings)
 
 
 def _changes(settings: Settings, registry: FeatureRegistry) -> tuple[Change, ...]:

@@ -13,6 +13,7 @@ import dagster as dg
 from feature_platform.declaration import parse_manifest
 from feature_platform.declaration.manifest import load_manifest
 from feature_platform.orchestration import build_definitions
+from feature_platform.orchestration.warm_workers import warm_workers
 from feature_platform.reference.assets import build_reference_sources
 from feature_platform.settings import Settings
 
@@ -23,6 +24,7 @@ def defs() -> dg.Definitions:
     settings = Settings.from_env()
     manifest = load_manifest(settings.manifest_path)
     registry = parse_manifest(manifest)
+    warm_workers(expectations=any(view.expectations for view in registry.views.values()))
     with warnings.catch_warnings():
         # Dagster's version is pinned exactly; its notes on beta parameters would head the log of every run
         warnings.simplefilter("ignore", dg.BetaWarning)

@@ -120,6 +120,8 @@ def dagster_environ(places: Places, connections: Mapping[str, str]) -> dict[str,
         "DAGSTER_PG_URL": connections[PREFIX + "DAGSTER_URL"],
         # events are written in batches, not with a commit each (1,488 events: 18 s or 0.8 s)
         "DAGSTER_EVENT_BATCH_SIZE": os.environ.get("DAGSTER_EVENT_BATCH_SIZE", "500"),
+        # run workers are forks of a process that has done the imports: orchestration/warm_workers.py
+        "FEATURE_PLATFORM_WARM_WORKERS": os.environ.get("FEATURE_PLATFORM_WARM_WORKERS", "1"),
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
         "PYTHONUNBUFFERED": "1",
     }

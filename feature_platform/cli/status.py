@@ -38,7 +38,8 @@ class ViewStatus:
     """Newest event time that training sets can see."""
     served_event: datetime | None
     """Newest event time that the online store holds; None also for a view that is not served."""
-    age: timedelta
+    age: timedelta | None
+    """Of the newest event that counts; None if there is none."""
     allowed: timedelta | None
     partitions: int
     rows: int
@@ -109,7 +110,7 @@ def _read(here: Settings, *, now: datetime) -> tuple[tuple[ViewStatus, ...], tup
                     state=fresh.state.value if active else "empty",
                     published_event=max((batch.partition.end for batch in active if batch.row_count), default=None),
                     served_event=fresh.newest_event if served else None,
-                    age=fresh.age,
+                    age=fresh.age if fresh.newest_event else None,
                     allowed=fresh.allowed,
                     partitions=len(active),
                     rows=sum(batch.row_count for batch in active),
@@ -173,7 +174,7 @@ def _views_table(views: Sequence[ViewStatus]) -> Any:
         table.add_row(
             view.view,
             view.state,
-            format_duration(view.age) if view.partitions else "",
+            format_duration(view.age) if view.age is not None else "",
             format_duration(view.allowed) if view.allowed else "",
             _instant(view.published_event),
             _instant(view.served_event),

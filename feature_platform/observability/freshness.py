@@ -18,6 +18,8 @@ from feature_platform.domain.feature_view import FeatureView, FreshnessSla
 class FreshnessState(enum.StrEnum):
     """How the age compares with the SLA."""
 
+    WAITING = "waiting"
+    """Nothing was ever served, and it is not overdue yet."""
     FRESH = "fresh"
     WARN = "warn"
     ERROR = "error"
@@ -44,6 +46,7 @@ class Freshness:
     state: FreshnessState
     newest_event: datetime | None
     age: timedelta
+    """Of the newest event; without one, how long the view has been expected to serve."""
     allowed: timedelta | None
     """The bound it broke, or the tightest if it broke none; None without an SLA."""
 
@@ -57,9 +60,11 @@ def newest_event(active: Iterable[PublishedBatch]) -> datetime | None:
 
 
 def judge_freshness(view: FeatureView, facts: ServedFacts, *, now: datetime) -> Freshness:
-    """Compare the age of the newest served event with the SLA."""
+    """Compare the age of the newest served event with the SLA; what was never served is never fresh."""
     age = now - (facts.newest_event or facts.expected_since)
     state, allowed = _compare(view.freshness, age)
+    if facts.newest_event is None and state is FreshnessState.FRESH:
+        state = FreshnessState.WAITING
     return Freshness(
         view=view.key, store=facts.store, state=state, newest_event=facts.newest_event, age=age, allowed=allowed
     )

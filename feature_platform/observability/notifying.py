@@ -6,6 +6,7 @@ may name environment variables as `${NAME}`, so that secrets stay out of declara
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import os
@@ -69,6 +70,9 @@ def _send(notice: Notice, route: str, *, log: logging.Logger) -> bool:
         accepted = _post(notice, route) if scheme in ("http", "https") else _apprise(notice, route)
     except (OSError, ValueError) as error:  # urllib's errors are OSErrors; never log the route, it holds secrets
         log.error("a notice of %s was not taken by its %s route: %s", notice.subject, scheme, error)
+        return False
+    except http.client.HTTPException as error:  # an answer that is no HTTP, or a URL that is none: its text has the URL
+        log.error("a notice of %s was not taken by its %s route: %s", notice.subject, scheme, type(error).__name__)
         return False
     if not accepted:
         log.error("a notice of %s was not taken by its %s route", notice.subject, scheme)

@@ -66,19 +66,20 @@ def find_problems(ledger: Ledger, registry: FeatureRegistry, *, store: str, now:
 
 
 def _stale(view: FeatureView, freshness: Freshness) -> Problem | None:
-    if freshness.state is FreshnessState.FRESH or freshness.allowed is None:
+    if freshness.state in (FreshnessState.FRESH, FreshnessState.WAITING) or freshness.allowed is None:
         return None
     where = f"store {freshness.store}" if freshness.store else "the lake"
-    newest = freshness.newest_event.isoformat() if freshness.newest_event else "none yet"
+    age, allowed = format_duration(freshness.age), format_duration(freshness.allowed)
+    if freshness.newest_event is None:
+        what = f"nothing was ever served, {age} after it could have been"
+    else:
+        what = f"its newest event ({freshness.newest_event.isoformat()}) is {age} old"
     return Problem(
         kind="stale",
         subject=f"{view.key} in {where}",
         severity=freshness.state.value,
         owner=view.owner,
-        message=(
-            f"{view.key} in {where} is stale: its newest event ({newest}) is {format_duration(freshness.age)} old,"
-            f" {format_duration(freshness.allowed)} are allowed"
-        ),
+        message=f"{view.key} in {where} is stale: {what}, {allowed} are allowed",
     )
 
 

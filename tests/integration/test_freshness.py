@@ -154,8 +154,12 @@ def test_an_empty_batch_makes_nothing_fresh(ledger, view):
 def test_a_view_that_never_served_is_as_old_as_its_deployment(ledger, view):
     ledger.record_deployment(platform_version="1", manifest_hash="h", views={view.key: {}})
     (deployment,) = ledger.deployments()
-    assert state(ledger, view, deployment.deployed_at + timedelta(hours=1)) is FreshnessState.FRESH
-    assert state(ledger, view, deployment.deployed_at + timedelta(hours=51)) is FreshnessState.ERROR
+    soon, late = (deployment.deployed_at + timedelta(hours=hours) for hours in (1, 51))
+    assert state(ledger, view, soon) is FreshnessState.WAITING
+    publish(ledger, view, (soon - BEGIN).days - 1)
+    assert state(ledger, view, soon) is FreshnessState.WAITING  # published, but no store has it
+    assert state(ledger, replace(view, online=OnlineTier.NONE), soon) is FreshnessState.FRESH
+    assert state(ledger, view, late) is FreshnessState.ERROR
 
 
 def test_an_incident_is_told_once_and_resolved_once(ledger, view, look, webhook):
@@ -213,6 +217,17 @@ def test_without_a_route_the_log_is_told(ledger, view, caplog):
         watch(ledger, registry_of(view), store="default", now=BEGIN + 9 * DAY, log=LOG, environ={})
     assert "is stale" in caplog.text
     assert len(ledger.incidents(open_only=True)) == 1
+
+
+def test_a_route_that_is_no_url_stops_nothing_and_its_secret_is_not_logged(ledger, view, caplog):
+    publish(ledger, view, 0)
+    sync(ledger, view)
+    routed = replace(view, owner=replace(view.owner, routes=("http://127.0.0.1/top secret",)))
+    with caplog.at_level(logging.WARNING, logger=LOG.name):
+        report = watch(ledger, registry_of(routed), store="default", now=BEGIN + 9 * DAY, log=LOG, environ={})
+    assert report.untold == 1
+    assert "not taken by its http route" in caplog.text
+    assert "top secret" not in caplog.text
 
 
 def test_apprise_takes_its_own_urls(ledger, view, webhook):

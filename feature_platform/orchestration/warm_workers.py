@@ -1,10 +1,10 @@
 """Run workers that start from a process which has done the imports already.
 
-Of the seconds one small partition takes, most are the start of its process: Dagster, dbt, DuckDB, pyarrow and, where there
-are expectations, Great Expectations (docs/reference/runs.md has the figures). Dagster's code server starts a run worker
-with multiprocessing's method `spawn`: a new interpreter that imports everything again. Here the same processes come
-from a `forkserver`: one more process beside the code server, which imports those modules once and does nothing else;
-each run worker is a fork of it.
+Of the seconds one small partition takes, most are the start of its process: Dagster, dbt, DuckDB, pyarrow and, where
+there are expectations, Great Expectations (docs/reference/runs.md has the figures). Dagster's code server starts a run
+worker with multiprocessing's method `spawn`: a new interpreter that imports everything again. Here the same processes
+come from a `forkserver`: one more process beside the code server, which imports those modules once and does nothing
+else; each run worker is a fork of it.
 
 Rule: only start-up changes. A run worker is still a process of its own that may be killed, and modules are loaded no
 earlier than a restart or reload of the code location. The fork server never opens a connection or starts a thread.

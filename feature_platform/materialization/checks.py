@@ -13,22 +13,43 @@ import duckdb
 
 from feature_platform.domain.batch import Batch, CheckOutcome
 from feature_platform.lake.sql import BATCH_ID
-from feature_platform.materialization.dbt_run import Invocation, NodeResult
+from feature_platform.materialization.dbt_run import Invocation, NodeResult, severity_of
 
 _SHOWN = 5
 
 
 def judge_data_tests(
-    lake: duckdb.DuckDBPyConnection, invocation: Invocation, batches: Sequence[Batch]
+    lake: duckdb.DuckDBPyConnection, invocation: Invocation, batches: Sequence[Batch], *, declared: Iterable[Any]
 ) -> tuple[CheckOutcome, ...]:
-    """One outcome per batch and test. A test judges all batches at once, so a failure is looked up per batch."""
+    """One outcome per batch and test. A test judges all batches at once, so a failure is looked up per batch.
+
+    Args:
+        lake: to look failures up.
+        invocation: what dbt said.
+        batches: the batches of the run.
+        declared: dbt's nodes of all tests that had to speak.
+    """
     outcomes: list[CheckOutcome] = []
     for result in invocation.results:
         if result.resource_type != "test":
             continue
         failures = {} if result.status == "pass" else _failures_per_batch(lake, result, batches)
         outcomes += [_outcome(result, batch, failures) for batch in batches]
-    return tuple(outcomes)
+    spoken = {result.unique_id for result in invocation.results}
+    silent = [node for node in declared if node.unique_id not in spoken]
+    return (*outcomes, *(_silence(node, batch) for node in silent for batch in batches))
+
+
+def _silence(node: Any, batch: Batch) -> CheckOutcome:
+    """A test that dbt left out, whatever the reason, has failed."""
+    return CheckOutcome(
+        batch_id=batch.batch_id,
+        check=node.name,
+        kind="data_test",
+        passed=False,
+        blocking=severity_of(node) != "warn",
+        detail={"message": "dbt did not run this test", "status": "left out"},
+    )
 
 
 def blocking_failures(outcomes: Iterable[CheckOutcome]) -> tuple[CheckOutcome, ...]:

@@ -76,9 +76,11 @@ def build_vars(batches: Iterable[Batch]) -> dict[str, Any]:
     }
 
 
-def has_data_tests(manifest: Any, unique_id: str) -> bool:
-    """Whether any data test depends on the model: an invocation that finds none still costs its overhead."""
-    return any(node.resource_type == "test" and unique_id in node.depends_on.nodes for node in manifest.nodes.values())
+def data_tests(manifest: Any, unique_id: str) -> tuple[Any, ...]:
+    """The data tests that depend on the model: all of them must speak."""
+    return tuple(
+        node for node in manifest.nodes.values() if node.resource_type == "test" and unique_id in node.depends_on.nodes
+    )
 
 
 def select_node(manifest: Any, unique_id: str) -> str:
@@ -228,6 +230,11 @@ def read_manifest(path: Path) -> Any:
     return manifest
 
 
+def severity_of(node: Any) -> str:
+    """Of a test, `error` or `warn`."""
+    return str(getattr(node.config, "severity", "") or "error").lower()
+
+
 def _result(result: Any) -> NodeResult:
     node = result.node
     return NodeResult(
@@ -235,7 +242,7 @@ def _result(result: Any) -> NodeResult:
         name=node.name,
         resource_type=str(node.resource_type),
         status=str(result.status),
-        severity=str(getattr(node.config, "severity", "") or "error").lower(),
+        severity=severity_of(node),
         message=str(result.message or ""),
         failures=int(result.failures or 0),
         seconds=float(result.execution_time or 0.0),

@@ -20,7 +20,7 @@ from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.batch import Batch, CheckOutcome, Measured, PublishedBatch
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.windows import Partition
-from feature_platform.errors import CheckFailedError, FeaturePlatformError, NotDeployedError
+from feature_platform.errors import CheckFailedError, ComputationError, FeaturePlatformError, NotDeployedError
 from feature_platform.lake.snapshots import newest_snapshot
 from feature_platform.ledger import Ledger, deployment_lock
 from feature_platform.materialization import dbt_run
@@ -157,6 +157,8 @@ def _write(run: _Run) -> None:
         outcome = _dbt(run, "run")
         if not outcome.success:
             raise explain(run.view, outcome, run.directory)
+        if all(result.unique_id != run.view.unique_id for result in outcome.results):
+            raise ComputationError(f"dbt ran nothing of {run.view.key}", hint="look for selectors in dbt's settings")
         run.model_seconds = sum(result.seconds for result in outcome.results)
     run.announce(Step.WRITTEN)
 
@@ -183,10 +185,12 @@ def _measure(
 def _audit(run: _Run, lake: duckdb.DuckDBPyConnection) -> tuple[CheckOutcome, ...]:
     """Let every check speak, record what it said, and stop the run if a blocking one failed."""
     checks: tuple[CheckOutcome, ...] = ()
-    if dbt_run.has_data_tests(run.manifest, run.view.unique_id):
+    # an invocation that finds no tests still costs its overhead
+    if tests := dbt_run.data_tests(run.manifest, run.view.unique_id):
         with run.timed("tests"):
-            outcome = _dbt(run, "test", "--exclude-resource-type", "unit_test")
-            checks += judge_data_tests(lake, outcome, run.batches)
+            # said here, because the project's flags and the environment may say otherwise
+            outcome = _dbt(run, "test", "--exclude-resource-type", "unit_test", "--indirect-selection", "eager")
+            checks += judge_data_tests(lake, outcome, run.batches, declared=tests)
             if not outcome.success and not blocking_failures(checks):
                 raise explain(run.view, outcome, run.directory)
     if run.view.expectations:

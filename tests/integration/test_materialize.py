@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -19,7 +20,7 @@ from feature_platform.errors import (
 )
 from feature_platform.lake import connect
 from feature_platform.ledger import Ledger, deployment_lock
-from feature_platform.materialization import Step
+from feature_platform.materialization import Step, dbt_run
 
 DAYS = ("2024-01-02", "2024-01-03", "2024-01-04")
 
@@ -144,6 +145,31 @@ def test_warning_does_not_block(platform, ledger):
     assert ledger.head("user_activity@1") == 1
 
 
+def test_tests_speak_whatever_the_environment_says(platform, ledger, monkeypatch):
+    monkeypatch.setenv("DBT_INDIRECT_SELECTION", "empty")
+    platform.add_events((1, 5000.0, "2024-01-03 12:00"))
+    with pytest.raises(CheckFailedError, match="amount_3d"):
+        platform.materialize("user_activity", "2024-01-03")
+
+
+def test_a_test_that_dbt_leaves_out_has_failed(platform, ledger, monkeypatch):
+    invoke = dbt_run.invoke
+    monkeypatch.setattr(
+        dbt_run, "invoke", lambda *args, **options: replace(invoke(*args, **options), results=()) if "test" in args[1]
+        else invoke(*args, **options)
+    )  # fmt: skip
+    with pytest.raises(CheckFailedError, match="dbt did not run this test"):
+        platform.materialize("user_activity", "2024-01-03")
+    assert platform.visible("user_activity") == []
+
+
+def test_a_run_in_which_dbt_ran_no_model_is_no_success(platform, ledger, monkeypatch):
+    monkeypatch.setattr(dbt_run, "invoke", lambda *_, **__: dbt_run.Invocation(success=True, results=(), errors=()))
+    with pytest.raises(ComputationError, match="ran nothing"):
+        platform.materialize("user_activity", "2024-01-03")
+    assert ledger.head("user_activity@1") == 0
+
+
 def test_sources_must_reach_far_enough(platform, ledger):
     # loaded through 2024-01-10 00:00; the partition ends there, and 10 minutes of reporting lag are declared
     with pytest.raises(SourceNotReadyError) as caught:
@@ -195,7 +221,9 @@ def test_rows_outside_the_partitions_are_rejected(platform):
 
 
 def test_failing_sql_names_the_compiled_file(platform, ledger):
-    platform.edit("user_activity.sql", "    user_id,", "    user_id + strftime(event_timestamp, 'boom')::bigint as user_id,")
+    platform.edit(
+        "user_activity.sql", "    user_id,", "    user_id + strftime(event_timestamp, 'boom')::bigint as user_id,"
+    )
     platform.edit("user_activity.sql", "group by user_id, event_timestamp", "group by all")
     platform.deploy()
     with pytest.raises(ComputationError, match="boom") as caught:

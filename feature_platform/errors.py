@@ -27,8 +27,23 @@ never by name or message.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
+
+_PASSWORD = re.compile(
+    r"""(?P<keyword>\bpassword\s*=\s*)(?:'(?:[^'\\]|\\.)*'|[^\s"';]+)|(?P<user>://[^\s/:@"']*:)[^\s/@"']+(?=@)""",
+    re.IGNORECASE,
+)
+
+
+def without_passwords(text: str) -> str:
+    """The text with the passwords of addresses blotted out: what databases report may quote the whole address.
+
+    >>> without_passwords("no answer: dbname=lake password=sesame host=db; postgresql://me:sesame@db/ledger")
+    'no answer: dbname=lake password=… host=db; postgresql://me:…@db/ledger'
+    """
+    return _PASSWORD.sub(lambda found: f"{found['keyword'] or found['user']}…", text)
 
 
 class Transient(Exception):  # noqa: N818 - a mix-in; an exception, so that `except Transient` works
@@ -46,11 +61,11 @@ class FeaturePlatformError(Exception):
     """
 
     def __init__(self, failed: str, *, found: str = "", allowed: str = "", hint: str = "") -> None:
-        self.failed = failed
-        self.found = found
+        self.failed = without_passwords(failed)
+        self.found = without_passwords(found)
         self.allowed = allowed
         self.hint = hint
-        super().__init__(failed)
+        super().__init__(self.failed)
 
     def __str__(self) -> str:
         lines = [self.failed]

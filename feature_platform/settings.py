@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from feature_platform.errors import ConfigurationError
@@ -99,10 +99,11 @@ class Settings:
 
     project: Path
     home: Path
-    ledger_url: str
-    lake_catalog: str
+    # addresses may hold passwords: never in a log or a traceback
+    ledger_url: str = field(repr=False)
+    lake_catalog: str = field(repr=False)
     lake_data: str
-    valkey_url: str
+    valkey_url: str = field(repr=False)
     store: str
     duckdb_memory: str
 

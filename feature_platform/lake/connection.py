@@ -85,16 +85,17 @@ def _attach(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read_o
     try:
         connection.execute(build_attach(settings, read_only=read_only))
     except duckdb.Error as error:
-        message = str(error).replace(settings.lake_catalog, "…")  # it may hold a password
+        # the address may hold a password, so the error must not be seen as a cause either
+        message = str(error).replace(settings.lake_catalog, "…")
         if "does not exist" in message:
             raise NotDeployedError(
                 "the lake has no catalog yet", found=message, hint="run `feature-platform deploy`"
-            ) from error
+            ) from None
         if "Unable to connect" in message or "connection" in message.lower():
             raise LedgerUnavailableError(
                 "cannot connect to the lake catalog's Postgres",
                 found=message,
                 hint="start it with `feature-platform up`, or check FEATURE_PLATFORM_LAKE_CATALOG",
-            ) from error
-        raise
+            ) from None
+        raise type(error)(message) from None
     connection.execute(f"use {quote_identifier(CATALOG)}")

@@ -18,7 +18,7 @@ from typing import Any
 import duckdb
 
 from feature_platform.domain.batch import Batch
-from feature_platform.errors import NotDeployedError
+from feature_platform.errors import NotDeployedError, without_passwords
 from feature_platform.lake import connect, extension_directory, scratch_directory
 from feature_platform.lake.connection import data_path
 from feature_platform.settings import PREFIX, Settings
@@ -134,7 +134,7 @@ def invoke(
 
         def listen(event: Any) -> None:
             if event.info.level == "error":
-                errors.append(event.info.msg.strip())
+                errors.append(without_passwords(event.info.msg.strip()))
             if on_event is not None:
                 on_event(event)
 
@@ -145,7 +145,7 @@ def invoke(
         if outcome.exception is not None and not isinstance(outcome.exception, Exception):
             raise outcome.exception
         if outcome.exception is not None:
-            errors.append(str(outcome.exception))
+            errors.append(without_passwords(str(outcome.exception)))
         results = tuple(_result(result) for result in getattr(outcome.result, "results", ()))
     if outcome.success:
         shutil.rmtree(run_directory, ignore_errors=True)
@@ -243,7 +243,7 @@ def _result(result: Any) -> NodeResult:
         resource_type=str(node.resource_type),
         status=str(result.status),
         severity=severity_of(node),
-        message=str(result.message or ""),
+        message=without_passwords(str(result.message or "")),
         failures=int(result.failures or 0),
         seconds=float(result.execution_time or 0.0),
         compiled_sql=str(getattr(node, "compiled_code", "") or ""),

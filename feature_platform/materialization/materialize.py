@@ -20,7 +20,13 @@ from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.batch import Batch, CheckOutcome, Measured, PublishedBatch
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.windows import Partition
-from feature_platform.errors import CheckFailedError, ComputationError, FeaturePlatformError, NotDeployedError
+from feature_platform.errors import (
+    CheckFailedError,
+    ComputationError,
+    FeaturePlatformError,
+    NotDeployedError,
+    without_passwords,
+)
 from feature_platform.lake.snapshots import newest_snapshot
 from feature_platform.ledger import Ledger, deployment_lock
 from feature_platform.materialization import dbt_run
@@ -227,7 +233,7 @@ def _dbt(run: _Run, *command: str) -> dbt_run.Invocation:
 
 def _give_up(run: _Run, error: BaseException) -> None:
     """Record that the run's batches will never be published. Best effort: what is not recorded counts as unfinished."""
-    reason = f"{type(error).__name__}: {error}"[:_REASON_LENGTH]
+    reason = without_passwords(f"{type(error).__name__}: {error}")[:_REASON_LENGTH]
     # a connection of its own: the run's may be what failed, or be in the middle of something
     with suppress(FeaturePlatformError), Ledger.connect(run.settings.ledger_url) as ledger:
         ledger.record_failed(run.batch_ids, reason)

@@ -18,6 +18,7 @@ from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.batch import CheckOutcome
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.windows import Partition, parse_partition_key
+from feature_platform.errors import without_passwords
 from feature_platform.orchestration import keys, metadata, timetable
 from feature_platform.orchestration.checks import check_results, check_specs
 from feature_platform.orchestration.failing import dagster_failures
@@ -111,7 +112,7 @@ def _log_event(log: dg.DagsterLogManager, event: "RunEvent") -> None:
     if event.dbt is None:
         log.info(f"{event.view}: {event.step}, {len(event.batches)} batch(es)")
     elif event.dbt.info.level in ("warn", "error"):
-        log.log(WARNING, event.dbt.info.msg)
+        log.log(WARNING, without_passwords(event.dbt.info.msg))
 
 
 def _written(

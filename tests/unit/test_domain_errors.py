@@ -32,6 +32,14 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
     assert {name for name, mark in drawn.items() if mark} == {c.__name__ for c in CLASSES if issubclass(c, Transient)}
 
 
+def test_an_error_never_tells_a_password() -> None:
+    quoted = """no answer at "postgres:dbname=lake password='a b\\'c' host=h" or postgresql://u:p%40ss@h/ledger"""
+    assert str(FeaturePlatformError("failed", found=quoted)).splitlines() == [
+        "failed",
+        """  found:   no answer at "postgres:dbname=lake password=… host=h" or postgresql://u:…@h/ledger""",
+    ]
+
+
 def test_an_error_prints_only_what_it_knows() -> None:
     error = UnknownNameError("no view 'a'", found="a", allowed="b", hint="ask for b")
     assert str(error).splitlines() == ["no view 'a'", "  found:   a", "  allowed: b", "  next:    ask for b"]

@@ -41,8 +41,8 @@ def _clock_instant(reading: int, zone: ZoneInfo, about: datetime) -> datetime:
     return min(candidates, key=lambda candidate: abs(candidate - about))
 
 
-def flights() -> Iterator[tuple[object, ...]]:
-    """Rows of the table `flights` below, on the data's own clock."""
+def flights(since: datetime, until: datetime) -> Iterator[tuple[object, ...]]:
+    """Rows of the table `flights` below, on the data's own clock: those scheduled to leave in [since, until)."""
     directory = data_directory()
     with (directory / "airports.csv").open(encoding="utf-8") as file:
         zones = {row["faa"]: row["tzone"] for row in csv.DictReader(file)}
@@ -50,6 +50,8 @@ def flights() -> Iterator[tuple[object, ...]]:
         name = next(name for name in archive.namelist() if name.endswith("flights.csv") and "__MACOSX" not in name)
         for row in csv.DictReader(io.TextIOWrapper(archive.open(name), encoding="utf-8")):
             scheduled = datetime.fromisoformat(row["time_hour"]) + timedelta(minutes=int(row["minute"]))
+            if not since <= scheduled < until:
+                continue
             zone = ZoneInfo(zones.get(row["dest"], "America/Puerto_Rico"))
             flying = timedelta(minutes=30 + float(row["distance"]) / 7.5)
             arrival_planned = _clock_instant(int(row["sched_arr_time"]), zone, scheduled + flying)
@@ -94,8 +96,16 @@ def weather() -> Iterator[tuple[object, ...]]:
             yield (row["origin"], *values, known, known + _LAG_WEATHER)
 
 
-def raw_database(*, shift: timedelta) -> duckdb.DuckDBPyConnection:
-    """An in-memory database with `flights` and `weather`, all instants moved by the shift."""
+def raw_database(
+    *,
+    shift: timedelta,
+    since: datetime = datetime(2013, 1, 1, tzinfo=UTC),
+    until: datetime = datetime(2014, 1, 2, tzinfo=UTC),
+) -> duckdb.DuckDBPyConnection:
+    """An in-memory database with `flights` and `weather`, all instants moved by the shift.
+
+    Only flights that were to leave between `since` and `until`, on the data's own clock: a year takes a while.
+    """
     database = duckdb.connect()
     database.execute("set timezone = 'UTC'")
     database.execute(
@@ -107,7 +117,7 @@ def raw_database(*, shift: timedelta) -> duckdb.DuckDBPyConnection:
         " precip double, visib double, known_at timestamptz, ingested_at timestamptz)"
     )
     with tempfile.TemporaryDirectory() as scratch:
-        for table, rows in (("flights", flights()), ("weather", weather())):
+        for table, rows in (("flights", flights(since, until)), ("weather", weather())):
             path = Path(scratch) / f"{table}.csv"
             with path.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows(rows)

@@ -27,6 +27,7 @@ from feature_platform.errors import (
     NotDeployedError,
     RequestError,
     StoreChangedError,
+    chosen_from,
 )
 from feature_platform.lake import connect
 from feature_platform.ledger import Ledger
@@ -100,7 +101,7 @@ def sync(
 
     Raises:
         RequestError: the view is not served online.
-        NotDeployedError: the lake lacks the view's table or a column of it.
+        NotDeployedError: the lake lacks the view's table or a column of it, or this process has older declarations.
         LedgerConflictError: the store is further than this ledger: another ledger wrote to it.
         StoreChangedError: the store kept losing its data while it was written.
         StoreUnavailableError: it cannot be reached.
@@ -114,9 +115,11 @@ def sync(
     address = ValkeyAddress.parse(settings.valkey_url)
     with closing(Connection(address, TIMEOUT_SECONDS)) as connection, Ledger.connect(settings.ledger_url) as ledger:
         for _ in range(MAX_PLANS):
+            # first of all: a store that loses its data from here on refuses to advance, so its documents are safe, too
+            begun = functions.begin(connection, view.key)
             ensure_published(connection, registry, view)
             attempt = _Attempt(settings, view, store, ledger, connection, run_id=run_id, progress=progress)
-            result = attempt.run(rebuild=rebuild)
+            result = attempt.run(begun, rebuild=rebuild)
             if result is not None:
                 return result
     raise StoreChangedError(
@@ -148,11 +151,12 @@ class _Attempt:
         self._progress = progress
         self._started = time.monotonic()
 
-    def run(self, *, rebuild: bool) -> SyncResult | None:
+    def run(self, begun: functions.StorePosition, *, rebuild: bool) -> SyncResult | None:
         """The result, or None if the store changed meanwhile."""
         ledger, view = self._ledger, self._view
-        begun = functions.begin(self._connection, view.key)
         head = ledger.head(view.key)
+        # after the head was read: whatever it holds was computed by what is deployed now, or earlier
+        _refuse_older_declarations(view, ledger)
         if begun.position > head:
             raise LedgerConflictError(
                 f"the online store holds {view.key} as of position {begun.position}, this ledger ends at {head}",
@@ -240,6 +244,19 @@ class _Attempt:
             refused=counts.refused,
             seconds=time.monotonic() - self._started,
             newest_event_timestamp=newest,
+        )
+
+
+def _refuse_older_declarations(view: FeatureView, ledger: Ledger) -> None:
+    """Rows written without a feature added since would count as in step with the ledger, and stay without it."""
+    deployments = ledger.deployments(limit=1)
+    deployed = deployments[0].views.get(view.key, {}) if deployments else {}
+    unknown = {column["name"] for column in deployed.get("features", ())} - {*view.feature_names}
+    if unknown:
+        raise NotDeployedError(
+            f"{view.key} was deployed with features that this process does not know",
+            found=chosen_from(unknown),
+            hint="restart the process: it has loaded older declarations",
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from offline_platform import Platform, declare, registry_of
 
-from feature_platform.domain.feature_view import OnlineTier
+from feature_platform.domain.feature_view import Column, OnlineTier
 from feature_platform.domain.types import ColumnType
 from feature_platform.errors import (
     BatchRejectedError,
@@ -217,6 +217,32 @@ def test_a_store_emptied_during_the_sync_is_noticed(platform, run, valkey, clien
     platform.add(VIEW, MARCH, [row("UA", 0, 2.0)])
     with pytest.raises(StoreChangedError, match="changed during each of 5"):
         run()
+
+
+def test_a_store_emptied_before_its_documents_were_put_back_gets_them(
+    platform, run, valkey, client, monkeypatch
+) -> None:
+    platform.add(VIEW, MARCH, [row("UA", 0, 1.0)])
+    put_back, emptied = runners.ensure_published, []
+
+    def lose_first(*args: Any) -> None:
+        put_back(*args)
+        if not emptied:
+            emptied.append(valkey.call("FLUSHALL"))
+
+    monkeypatch.setattr(runners, "ensure_published", lose_first)
+    assert run().written == 1
+    assert read(client, "UA") == [1.0]
+
+
+def test_a_process_with_older_declarations_does_not_sync(platform, run, settings) -> None:
+    platform.add(VIEW, MARCH, [row("UA", 0, 1.0)])
+    wider = dataclasses.replace(VIEW, features=(*VIEW.features, Column(name="added", type=ColumnType.DOUBLE)))
+    with Ledger.connect(settings.ledger_url) as ledger:
+        ledger.record_deployment(platform_version="1", manifest_hash="h", views={VIEW.key: dataclasses.asdict(wider)})
+        with pytest.raises(NotDeployedError, match="added"):
+            run()
+        assert ledger.syncs() == ()
 
 
 def test_a_store_of_another_ledger_is_refused(platform, run, valkey) -> None:

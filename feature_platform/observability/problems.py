@@ -1,4 +1,4 @@
-"""What is wrong now, read from the ledger: stale views, partitions that fail, batches left unfinished.
+"""What is wrong now, read from the ledger: stale views, partitions that fail, batches unfinished or not served.
 
 Rule: level, not edge. The same facts give the same problems however often one looks; `incidents` makes news of them.
 """
@@ -25,6 +25,10 @@ from feature_platform.observability.freshness import (
 UNFINISHED_AFTER = timedelta(hours=2)
 """No run takes that long; its process is gone and its batches will never be published."""
 
+UNSERVED_AFTER = timedelta(hours=2)
+"""A sync follows a publish within minutes, or after the backfill that it belongs to. Freshness does not show a
+correction of old data that never reached a store."""
+
 _BATCHES_LOOKED_AT = 2000
 
 
@@ -33,7 +37,7 @@ class Problem:
     """One thing that is wrong. Kind and subject are its identity from one look to the next."""
 
     kind: str
-    """`stale`, `failing` or `unfinished`."""
+    """`stale`, `failing`, `unfinished` or `unserved`."""
     subject: str
     severity: str
     """`warn` or `error`."""
@@ -62,6 +66,7 @@ def find_problems(ledger: Ledger, registry: FeatureRegistry, *, store: str, now:
     for view in registry.views.values():
         problems.append(_failing(view, ledger.batches(view.key, limit=_BATCHES_LOOKED_AT)))
         problems.append(_unfinished(view, ledger, now=now))
+        problems.append(_unserved(view, ledger, store, now=now))
     return tuple(problem for problem in problems if problem is not None)
 
 
@@ -118,4 +123,22 @@ def _unfinished(view: FeatureView, ledger: Ledger, *, now: datetime) -> Problem 
         owner=view.owner,
         message=f"{view.key} has {len(left)} batch(es) opened more than {format_duration(UNFINISHED_AFTER)} ago and"
         f" never finished (first: {left[0].batch.partition.key}, run {left[0].run_id}); nobody sees them",
+    )
+
+
+def _unserved(view: FeatureView, ledger: Ledger, store: str, *, now: datetime) -> Problem | None:
+    if view.online is OnlineTier.NONE:
+        return None
+    synced = ledger.synced_position(view.key, store)
+    first = next(iter(ledger.published_between(view.key, synced, synced + 1)), None)
+    if first is None or now - first.published_at <= UNSERVED_AFTER:
+        return None
+    return Problem(
+        kind="unserved",
+        subject=f"{view.key} in store {store}",
+        severity="warn",
+        owner=view.owner,
+        message=f"{view.key} has {ledger.head(view.key) - synced} publish(es) that store {store} has not got, the first"
+        f" ({first.partition.key}) since {format_duration(now - first.published_at)};"
+        f" `feature-platform sync {view.key}` brings them",
     )

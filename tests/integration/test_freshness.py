@@ -264,3 +264,21 @@ def test_batches_left_by_a_crash_are_told(ledger, view, look, webhook):
     (told,) = webhook.taken
     assert told["kind"] == "unfinished"
     assert "killed" in told["message"]
+
+
+def test_a_correction_that_never_reached_the_store_is_told(ledger, view, look, webhook):
+    newest = (datetime.now(UTC) - BEGIN).days - 1
+    for day in (0, newest):
+        publish(ledger, view, day)
+    sync(ledger, view)
+    publish(ledger, view, 0)
+    publish(ledger, view, 0)
+    look(datetime.now(UTC) + timedelta(hours=1))
+    assert webhook.taken == []
+    look(datetime.now(UTC) + timedelta(hours=3))
+    (told,) = webhook.taken
+    assert (told["kind"], told["severity"]) == ("unserved", "warn")
+    assert "2 publish(es)" in told["message"]
+    sync(ledger, view)
+    look(datetime.now(UTC) + timedelta(hours=3))
+    assert [notice["status"] for notice in webhook.taken] == ["firing", "resolved"]

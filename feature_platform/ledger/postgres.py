@@ -12,6 +12,12 @@ from psycopg2 import extensions
 from feature_platform.errors import LedgerConflictError, LedgerUnavailableError, NotDeployedError
 
 _CONNECT_TIMEOUT_SECONDS = 10
+# One lock orders all appends, another holds off deploys. A client that hangs inside an append, or whose machine went
+# away without a word, would keep everybody waiting: the server ends its session.
+_OPTIONS = (
+    "-c TimeZone=UTC -c idle_in_transaction_session_timeout=60s"
+    " -c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+)
 
 
 def open_connection(url: str) -> extensions.connection:
@@ -25,7 +31,7 @@ def open_connection(url: str) -> extensions.connection:
             url,
             connect_timeout=_CONNECT_TIMEOUT_SECONDS,
             application_name="feature_platform",
-            options="-c TimeZone=UTC",
+            options=_OPTIONS,
             keepalives_idle=30,
         )
     except psycopg2.OperationalError as error:
@@ -51,7 +57,11 @@ def translated() -> Iterator[None]:
         raise LedgerConflictError(
             "the ledger refused a record that contradicts an earlier one", found=str(error).strip()
         ) from error
-    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+    except (
+        psycopg2.OperationalError,
+        psycopg2.InterfaceError,
+        psycopg2.errors.IdleInTransactionSessionTimeout,
+    ) as error:
         raise LedgerUnavailableError(
             "the connection to the ledger's Postgres failed",
             found=str(error).strip(),

@@ -247,6 +247,7 @@ def _place_manifest(settings: Settings, target: Path, manifest: Path) -> None:
     if not manifest.exists():
         shutil.rmtree(manifest.parent, ignore_errors=True)
         staged = manifest.parent.with_suffix(f".{os.getpid()}")
+        shutil.rmtree(staged, ignore_errors=True)  # of a deploy that died; in a container all have the same number
         staged.mkdir()
         for name in ("manifest.json", dbt_run.PARSED_FILE):
             shutil.copyfile(target / name, staged / name)

@@ -348,3 +348,14 @@ def test_lost_connection_is_transient(ledger, ledger_url):
         cursor.execute("select pg_terminate_backend(%s)", (ledger.connection.get_backend_pid(),))
     with pytest.raises(LedgerUnavailableError):
         ledger.open_batches(VIEW, days(1), run_id="run")
+
+
+def test_a_client_that_hangs_inside_an_append_does_not_keep_the_others_waiting(ledger, ledger_url):
+    with Ledger.connect(ledger_url) as other, other.connection.cursor() as cursor:
+        cursor.execute("show idle_in_transaction_session_timeout")
+        assert cursor.fetchone() == ("1min",)
+        ledger.connection.cursor().execute("set idle_in_transaction_session_timeout = '20ms'")
+        with pytest.raises(LedgerUnavailableError), ledger._append() as append:
+            other.record_fact("a", "1")  # waits for the lock, until the server ends the other's session
+            append.take_numbers(1)
+        assert other.fact("a") == "1"

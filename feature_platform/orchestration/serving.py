@@ -67,11 +67,16 @@ def build_online_asset(settings: Settings, registry: FeatureRegistry, view: Feat
     )
     def online(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         # imported here: it loads DuckDB and pyarrow, which definitions do not need
+        from feature_platform.ledger import Ledger
         from feature_platform.sync import sync
 
-        with dagster_failures():
-            result = sync(settings, registry, view, run_id=context.run.run_id)
-        context.log.info(f"{view.key} in store {result.store}: {result.from_position} → {result.to_position}")
+        with dagster_failures(), Ledger.connect(settings.ledger_url) as ledger:
+            behind = True
+            # what another run publishes meanwhile, Dagster would take for followed by this sync's materialization
+            while behind:
+                result = sync(settings, registry, view, run_id=context.run.run_id)
+                context.log.info(f"{view.key} in store {result.store}: {result.from_position} → {result.to_position}")
+                behind = ledger.head(view.key) > result.to_position
         return dg.MaterializeResult(metadata=metadata.sync_metadata(result, ended_at=datetime.now(UTC)))
 
     return online

@@ -8,7 +8,10 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
+import feature_platform.sync
+from feature_platform.domain.batch import Measured
 from feature_platform.domain.feature_view import Expectation
+from feature_platform.domain.windows import parse_partition_key
 from feature_platform.ledger import Ledger
 from feature_platform.orchestration import build_definitions
 
@@ -51,6 +54,37 @@ def test_one_partition_is_published_and_served_in_one_run(run_job, instance, led
     assert len(checks) >= 5
     assert all(check.passed for check in checks)
     assert ledger.synced_position(f"{VIEW}@1", "default") == batch.position
+
+
+def test_what_is_published_during_a_sync_is_synced_by_the_same_run(
+    run_job, ledger, days, registry, monkeypatch
+):
+    sync, view = feature_platform.sync.sync, registry.view(VIEW)
+
+    def overtaken(*args, **options):
+        result = sync(*args, **options)
+        if ledger.head(view.key) == head + 1:
+            (batch,) = ledger.open_batches(view, [parse_partition_key(days(9), view.grain)], run_id="other")
+            ledger.record_computed(
+                [
+                    Measured(
+                        batch_id=batch.batch_id,
+                        row_count=0,
+                        byte_count=0,
+                        compute_seconds=0,
+                        peak_memory_bytes=0,
+                        source_watermark=None,
+                    )
+                ]
+            )
+            ledger.record_audited([batch.batch_id], passed=True)
+            ledger.publish([batch.batch_id])
+        return result
+
+    head = ledger.head(view.key)
+    monkeypatch.setattr(feature_platform.sync, "sync", overtaken)
+    run_job(VIEW, f"online/{VIEW}", partition=days(8))
+    assert ledger.synced_position(view.key, "default") == ledger.head(view.key) == head + 2
 
 
 def test_a_range_is_one_run_with_a_batch_and_metadata_per_partition(run_job, ledger, days):

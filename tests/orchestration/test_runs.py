@@ -56,9 +56,7 @@ def test_one_partition_is_published_and_served_in_one_run(run_job, instance, led
     assert ledger.synced_position(f"{VIEW}@1", "default") == batch.position
 
 
-def test_what_is_published_during_a_sync_is_synced_by_the_same_run(
-    run_job, ledger, days, registry, monkeypatch
-):
+def test_what_is_published_during_a_sync_is_synced_by_the_same_run(run_job, ledger, days, registry, monkeypatch):
     sync, view = feature_platform.sync.sync, registry.view(VIEW)
 
     def overtaken(*args, **options):

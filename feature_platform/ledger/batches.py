@@ -257,6 +257,25 @@ class BatchLedger(LedgerConnection):
             for row in rows
         )
 
+    def failing(self, view_key: str) -> tuple[BatchHistory, ...]:
+        """Per partition the last attempt that came to an end, where it failed; by partition."""
+        rows = self._fetch(
+            "select distinct on (b.partition_start) b.batch_id::text, p.batch_id is null"
+            " from batches b left join batch_failed f using (batch_id) left join batch_published p using (batch_id)"
+            " where b.view = %s and (f.batch_id is not null or p.batch_id is not null)"
+            " order by b.partition_start, b.batch_seq desc",
+            (view_key,),
+        )
+        failed = [batch_id for batch_id, has_failed in rows if has_failed]
+        histories = (
+            self._fetch(
+                f"select * from ({_HISTORY}) h where batch_id = any(%s)", (view_key, view_key, None, None, None, failed)
+            )
+            if failed
+            else ()
+        )
+        return tuple(sorted(map(_history, histories), key=lambda history: history.batch.partition.start))
+
     def check_counts(self, view_key: str) -> tuple[int, int]:
         """How many checks of a view's batches have spoken, and how many of them failed."""
         rows = self._fetch(

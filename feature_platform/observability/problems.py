@@ -5,10 +5,9 @@ Rule: level, not edge. The same facts give the same problems however often one l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import groupby
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.durations import format_duration
@@ -28,8 +27,6 @@ UNFINISHED_AFTER = timedelta(hours=2)
 UNSERVED_AFTER = timedelta(hours=2)
 """A sync follows a publish within minutes, or after the backfill that it belongs to. Freshness does not show a
 correction of old data that never reached a store."""
-
-_BATCHES_LOOKED_AT = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +61,7 @@ def find_problems(ledger: Ledger, registry: FeatureRegistry, *, store: str, now:
     """Everything that is wrong at an instant."""
     problems = [_stale(registry.views[one.view], one) for one in freshness_of(ledger, registry, store=store, now=now)]
     for view in registry.views.values():
-        problems.append(_failing(view, ledger.batches(view.key, limit=_BATCHES_LOOKED_AT)))
+        problems.append(_failing(view, ledger.failing(view.key)))
         problems.append(_unfinished(view, ledger, now=now))
         problems.append(_unserved(view, ledger, store, now=now))
     return tuple(problem for problem in problems if problem is not None)
@@ -88,9 +85,8 @@ def _stale(view: FeatureView, freshness: Freshness) -> Problem | None:
     )
 
 
-def _failing(view: FeatureView, newest_first: Iterable[BatchHistory]) -> Problem | None:
+def _failing(view: FeatureView, failed: Sequence[BatchHistory]) -> Problem | None:
     """Partitions whose last finished attempt failed."""
-    failed = [history for history in _last_attempts(newest_first) if history.state == "failed"]
     if not failed:
         return None
     last = max(failed, key=lambda history: history.batch.seq)
@@ -103,13 +99,6 @@ def _failing(view: FeatureView, newest_first: Iterable[BatchHistory]) -> Problem
         message=f"{view.key} fails for {len(failed)} partition(s) ({keys}); what was published before keeps serving."
         f" Last reason: {last.failure}",
     )
-
-
-def _last_attempts(newest_first: Iterable[BatchHistory]) -> Iterator[BatchHistory]:
-    finished = [history for history in newest_first if history.state in ("failed", "published")]
-    ordered = sorted(finished, key=lambda history: (history.batch.partition.start, -history.batch.seq))
-    for _, attempts in groupby(ordered, key=lambda history: history.batch.partition):
-        yield next(attempts)
 
 
 def _unfinished(view: FeatureView, ledger: Ledger, *, now: datetime) -> Problem | None:

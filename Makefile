@@ -47,7 +47,7 @@ down: ## Stop the local stack; nothing is lost.
 	@if [ -x $(CLI) ]; then $(CLI) down; else echo "nothing was running"; fi
 
 test: setup ## Tests that need nothing but the wheels.
-	$(PYTHON) -m pytest -m "not system"
+	$(PYTHON) -m pytest -m "not system" -n 2 --dist loadfile
 
 test-system: setup ## Tests that need Debian packages (chromium).
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \

@@ -30,11 +30,10 @@ def _data_test_specs(manifest: Mapping[str, Any], view: FeatureView) -> Iterator
     for unique_id, node in sorted(manifest["nodes"].items()):
         if node.get("resource_type") != "test" or not _tests(node, view):
             continue
-        column = node.get("column_name")
         yield dg.AssetCheckSpec(
             name=check_name(node["name"]),
             asset=view_key(view),
-            description=node.get("description") or f"dbt data test on {column or 'the batch'}",
+            description=node.get("description") or _described_test(node),
             blocking=node["config"].get("severity", "error").lower() == "error",
             metadata={"kind": "data test", "dbt_unique_id": unique_id, "file": node.get("original_file_path", "")},
         )
@@ -52,10 +51,32 @@ def _expectation_specs(view: FeatureView) -> Iterator[dg.AssetCheckSpec]:
         yield dg.AssetCheckSpec(
             name=name,
             asset=view_key(view),
-            description=expectation.type,
+            description=f"{expectation.type}: {_described(expectation.arguments)}",
             blocking=expectation.severity == "error",
             metadata={"kind": "expectation", "arguments": dict(expectation.arguments)},
         )
+
+
+def _described_test(node: Mapping[str, Any]) -> str:
+    generic = node.get("test_metadata")
+    if not generic:
+        return f"{node.get('original_file_path', 'a singular test')}: returns no row"
+    arguments = {
+        name: value
+        for name, value in generic.get("kwargs", {}).items()
+        if name not in ("model", "column_name") and not isinstance(value, dict)
+    } | generic.get("kwargs", {}).get("arguments", {})
+    subject = node.get("column_name") or "the batch"
+    return f"{subject}: {generic['name']} {_described(arguments)}".strip()
+
+
+def _described(arguments: Mapping[str, Any]) -> str:
+    """Arguments for people.
+
+    >>> _described({"min_value": 0, "max_value": 1})
+    'min_value 0, max_value 1'
+    """
+    return ", ".join(f"{name} {value}" for name, value in arguments.items())
 
 
 def check_name(name: str) -> str:

@@ -6,6 +6,7 @@ Rule: the command only asks; the daemon starts runs and the UI shows them. Endin
 from __future__ import annotations
 
 import os
+import urllib.error
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -235,6 +236,13 @@ class DagsterClient:
 
         try:
             return webserver.query(self.url, text, variables)
+        except urllib.error.HTTPError as error:
+            raise ServiceStartError(
+                "Dagster's UI answered with an error",
+                found=f"{self.url}: {error}",
+                hint="after a deploy, `feature-platform up --restart` loads what is new; else see"
+                " `feature-platform status` and the webserver's log",
+            ) from error
         except OSError as error:
             raise ServiceStartError(
                 "Dagster's UI does not answer", found=f"{self.url}: {error}", hint="look at `feature-platform status`"

@@ -63,6 +63,8 @@ def deploy(context: click.Context, wait: int, *, as_json: bool) -> None:
         click.secho(f"{change.name}: {change.what}", fg=_COLORS.get(change.kind))
     views = f"{len(result.registry.views)} feature views"
     click.secho(f"deployed: {views}" if result.changed else f"nothing to change: {views} as declared", fg="green")
+    if result.changed:
+        click.echo("If Dagster runs, it loads this with `feature-platform up --restart`.")
 
 
 def deploy_project(

@@ -77,7 +77,10 @@ def create(
         full_feature_names=full_feature_names,
         at_sequence=at_sequence,
     ) as features:
-        features.to_parquet(out)
+        try:
+            features.to_parquet(out)
+        except OSError as error:
+            raise RequestError(f"cannot write {out}", found=str(error)) from error
         if as_json:
             print_json(_facts(features, out))
         else:

@@ -211,7 +211,7 @@ def _nothing_to_do(*, as_json: bool) -> None:
     if as_json:
         print_json({"backfill_id": None, "partitions": 0})
     else:
-        click.echo("nothing to do: no partition of that range is due and missing")
+        click.echo("nothing to do: no partition of that range is due, or (with --missing) all of them are published")
 
 
 @contextmanager

@@ -143,7 +143,10 @@ def _print(report: Report) -> None:
     for problem in report.problems:
         colour = "red" if problem["severity"] == "error" else "yellow"
         click.echo(f"{click.style(problem['severity'], fg=colour)}: {problem['message']} [{problem['owner']}]")
-    if report.views and not report.problems:
+    stopped = [service.name for service in report.services if not service.running]
+    if 0 < len(stopped) < len(report.services):  # all stopped: services that are elsewhere, or the note says it
+        click.secho(f"not running: {', '.join(stopped)}; `feature-platform up` starts what is missing", fg="red")
+    elif report.views and not report.problems:
         click.secho("nothing is wrong", fg="green")
 
 

@@ -49,7 +49,8 @@ class FeatureRegistry:
                 f"no feature view {name!r}",
                 found=reference,
                 allowed=chosen_from(self.latest),
-                hint=did_you_mean(name, self.latest) or "declare it as a dbt model with `meta.feature_view`",
+                hint=did_you_mean(name, self.latest)
+                or "declare it as a dbt model with `meta.feature_view`; if it is declared: `feature-platform deploy`",
             )
         key = f"{name}@{self.latest[name] if version is None else version}"
         if key not in self.views:

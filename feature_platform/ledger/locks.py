@@ -52,7 +52,7 @@ def deployment_lock(
             raise LockBusyError(
                 f"the {'exclusive' if exclusive else 'shared'} deployment lock was not free within {wait}",
                 found="runs are going on" if exclusive else "a deploy or maintenance is going on",
-                hint="try again when they have ended; `feature-platform status` shows what runs",
+                hint="try again when they have ended; `feature-platform ledger unfinished` lists their batches",
             ) from error
     try:
         yield

@@ -27,7 +27,7 @@ def explain(view: FeatureView, outcome: Invocation, directory: Path) -> FeatureP
     """The error that a failed invocation of dbt amounts to."""
     failed = next((result for result in outcome.results if result.status not in {"success", "pass", "warn"}), None)
     message = (failed.message if failed else "") or "\n".join(outcome.errors) or "dbt gave no reason"
-    message = message.strip()
+    message = message.partition("\nTraceback (most recent call last)")[0].strip()  # frames of dbt's own code
     hint = f"the SQL as dbt ran it: {failed.compiled_path}" if failed and failed.compiled_path else f"see {directory}"
     if match := _NOT_DEPLOYED.search(message):
         return NotDeployedError(f"{view.key} is not deployed", found=match[1], hint="run `feature-platform deploy`")

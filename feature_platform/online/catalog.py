@@ -131,7 +131,9 @@ class Catalog:
             raise UnknownNameError(
                 f"the online store serves no feature view {ref!r}",
                 allowed=f"services: {chosen_from(self.services)}; views: {chosen_from(self.views)}",
-                hint="check the spelling; a new view is served after `feature-platform deploy`",
+                hint="check the spelling; a new view is served after `feature-platform deploy`"
+                if self.views
+                else "the store is empty: `feature-platform sync --all` fills it",
             )
         return found
 

@@ -101,7 +101,7 @@ def events(view: str | None, limit: int, *, as_json: bool) -> None:
     _table(
         ("number", "at", "event", "view", "subject", "detail"),
         (
-            (str(event.ledger_seq), _text(event.at), event.event, event.view or "", event.subject[:_SHORT_ID],
+            (str(event.ledger_seq), _text(event.at), event.event, event.view or "", _short(event.subject),
              ", ".join(f"{name} {value}" for name, value in event.detail.items()))
             for event in found
         ),
@@ -186,6 +186,11 @@ def _view_keys(opened: Ledger, view: str | None) -> Sequence[str | None]:
     if not keys:
         raise UnknownNameError(f"the ledger knows no feature view {view!r}", allowed=", ".join(known) or "(none yet)")
     return keys
+
+
+def _short(subject: str) -> str:
+    """Ids and hashes shortened; names of sources whole."""
+    return subject if "." in subject else subject[:_SHORT_ID]
 
 
 def _text(value: Any) -> str:

@@ -6,6 +6,7 @@
     ├── NotDeployedError            the lake or ledger lacks what the declaration asks for
     ├── RequestError                the caller asked for something that cannot be answered
     │   ├── UnknownNameError        no such feature view, feature, service, store, partition
+    │   ├── NameTakenError          this name was given before and is never given again
     │   ├── EntityError             wrong entity column, type or a null key
     │   └── TimestampError          a naive or missing timestamp
     ├── LedgerConflictError         the ledger refused a record that contradicts an earlier one
@@ -17,7 +18,7 @@
     ├── StoreChangedError           Valkey lost or replaced its data during a sync       (Transient)
     ├── LedgerUnavailableError      Postgres cannot be reached                           (Transient)
     ├── LakeConflictError           another commit to the lake came first                (Transient)
-    ├── LockBusyError               deploy or maintenance holds the exclusive lock       (Transient)
+    ├── LockBusyError               another process holds a lock that is needed          (Transient)
     ├── CorruptValueError           bytes in the store that no known schema explains
     └── ServiceStartError           an embedded service did not start
 
@@ -125,6 +126,10 @@ class UnknownNameError(RequestError):
     """No feature view, feature, service, store or partition has this name."""
 
 
+class NameTakenError(RequestError):
+    """A name that is given once was given before."""
+
+
 class EntityError(RequestError):
     """An entity column is missing, unexpected, of the wrong type, or holds a null key."""
 
@@ -184,7 +189,7 @@ class LakeConflictError(Transient, FeaturePlatformError):
 
 
 class LockBusyError(Transient, FeaturePlatformError):
-    """Another process holds the deployment lock in a conflicting mode."""
+    """Another process holds a lock that is needed: a deploy, maintenance, the maker of a training set."""
 
 
 class CorruptValueError(FeaturePlatformError):

@@ -20,9 +20,10 @@ from feature_platform.ledger.records import (
     SourceLoad,
     UnfinishedBatch,
 )
+from feature_platform.ledger.training_sets import TrainingSetLedger, TrainingSetRecord
 
 
-class Ledger(BatchLedger, SyncLedger, Journal):
+class Ledger(BatchLedger, SyncLedger, TrainingSetLedger, Journal):
     """One connection to the ledger; one per thread. `with Ledger.connect(url) as ledger: …`."""
 
 
@@ -33,6 +34,7 @@ __all__ = [
     "Ledger",
     "LedgerEvent",
     "SourceLoad",
+    "TrainingSetRecord",
     "UnfinishedBatch",
     "deployment_lock",
     "locks",

@@ -93,7 +93,7 @@ class FeatureStore:
             features = pit.name_output(selections, labels.columns, full_feature_names=full_feature_names)
             answers: dict[str, str] = {}
             plans: dict[str, pit.Plan] = {}
-            batches: dict[str, int] = {}
+            used: dict[str, tuple[PublishedBatch, ...]] = {}
             for view in views:
                 check_deployed(connection, view)
             # one view at a time, to a narrow table each: measured cheaper and leaner than one statement
@@ -106,7 +106,7 @@ class FeatureStore:
                     availability_delay=view.availability_delay,
                 )
                 answers[view.key] = f"answer_{len(answers)}"
-                batches[view.key] = len(reach.batches)
+                used[view.key] = reach.batches
                 plans[view.key] = plan or pit.choose_plan(
                     labels=labels.count, rows=reach.rows, rows_in_reach=reach.rows_of_one_entity(view.ttl)
                 )
@@ -133,7 +133,8 @@ class FeatureStore:
                 label_columns=labels.columns,
                 features=features,
                 plans=plans,
-                batches=batches,
+                batches={key: len(batches) for key, batches in used.items()},
+                used=used,
             ),
             answers,
         )

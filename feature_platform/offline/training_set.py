@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self
 import duckdb
 import pyarrow as pa
 
+from feature_platform.domain.batch import PublishedBatch
 from feature_platform.lake.sql import quote_identifier as quote
 from feature_platform.lake.sql import quote_literal
 from feature_platform.offline.point_in_time import Mode, OutputColumn, Plan
@@ -41,6 +42,8 @@ class TrainingSetFacts:
     """Per view key, how DuckDB computed it."""
     batches: Mapping[str, int]
     """Per view key, how many batches any label could see."""
+    used: Mapping[str, tuple[PublishedBatch, ...]]
+    """Per view key, these batches: without their rows the set cannot be made again."""
 
 
 class HistoricalFeatures:

@@ -19,6 +19,7 @@
     ├── LedgerUnavailableError      Postgres cannot be reached                           (Transient)
     ├── LakeConflictError           another commit to the lake came first                (Transient)
     ├── LockBusyError               another process holds a lock that is needed          (Transient)
+    ├── DamagedFileError            a kept file is missing or is not what was recorded
     ├── CorruptValueError           bytes in the store that no known schema explains
     └── ServiceStartError           an embedded service did not start
 
@@ -190,6 +191,10 @@ class LakeConflictError(Transient, FeaturePlatformError):
 
 class LockBusyError(Transient, FeaturePlatformError):
     """Another process holds a lock that is needed: a deploy, maintenance, the maker of a training set."""
+
+
+class DamagedFileError(FeaturePlatformError):
+    """A kept file is missing, or its bytes are not those that were recorded."""
 
 
 class CorruptValueError(FeaturePlatformError):

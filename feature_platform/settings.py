@@ -11,6 +11,7 @@ the online client uses it.
 | `FEATURE_PLATFORM_LEDGER_URL` | Postgres of the ledger, `postgresql://…` |
 | `FEATURE_PLATFORM_LAKE_CATALOG` | Postgres of the DuckLake catalog, libpq keywords (`dbname=… host=…`) |
 | `FEATURE_PLATFORM_LAKE_DATA` | directory or bucket of the lake's Parquet files |
+| `FEATURE_PLATFORM_TRAINING_SETS` | directory or bucket of kept training sets (default: `<home>/training_sets`) |
 | `FEATURE_PLATFORM_VALKEY_URL` | online store, `valkey://…` or `unix://…` |
 | `FEATURE_PLATFORM_STORE` | name of this online store (region) in the ledger (default: `default`) |
 | `FEATURE_PLATFORM_DAGSTER_URL` | Postgres of Dagster, `postgresql+psycopg2://…` |
@@ -107,6 +108,8 @@ class Settings:
     valkey_url: str = field(repr=False)
     store: str
     duckdb_memory: str
+    training_sets: str = ""
+    """Where kept training sets lie; empty: in the data directory."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -125,12 +128,18 @@ class Settings:
             valkey_url=read("VALKEY_URL", environ),
             store=read("STORE", environ, default="default"),
             duckdb_memory=read("DUCKDB_MEMORY", environ, default="1GB"),
+            training_sets=read("TRAINING_SETS", environ, default=""),
         )
 
     @property
     def manifest_path(self) -> Path:
         """The manifest that the last `feature-platform deploy` built; Dagster and all commands read this one."""
         return self.home / "dbt" / "manifest.json"
+
+    @property
+    def training_sets_root(self) -> str:
+        """Directory or bucket of kept training sets."""
+        return self.training_sets or str(self.home / "training_sets")
 
     @property
     def scratch(self) -> Path:

@@ -6,8 +6,8 @@ and altered by deploy alone, under the exclusive deployment lock; runs only appe
 
 from __future__ import annotations
 
-from feature_platform.lake.connection import CATALOG, catalog_uri, connect
+from feature_platform.lake.connection import CATALOG, catalog_uri, connect, open_duckdb
 from feature_platform.lake.extensions import extension_directory
 from feature_platform.lake.scratch import scratch_directory
 
-__all__ = ["CATALOG", "catalog_uri", "connect", "extension_directory", "scratch_directory"]
+__all__ = ["CATALOG", "catalog_uri", "connect", "extension_directory", "open_duckdb", "scratch_directory"]

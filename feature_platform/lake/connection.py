@@ -53,6 +53,21 @@ def connect(settings: Settings, *, read_only: bool = False, threads: int | None 
         NotDeployedError: `read_only` and the catalog does not exist yet.
         LedgerUnavailableError: the catalog's Postgres cannot be reached.
     """
+    connection = open_duckdb(settings, threads=threads)
+    try:
+        _attach(connection, settings, read_only=read_only)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_duckdb(settings: Settings, *, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB of its own, in memory, without the lake: with the memory limit, a temp directory and UTC.
+
+    Raises:
+        ConfigurationError: DuckDB refused a setting.
+    """
     config = {
         "memory_limit": settings.duckdb_memory,
         "temp_directory": str(scratch_directory(settings.scratch)),
@@ -66,11 +81,7 @@ def connect(settings: Settings, *, read_only: bool = False, threads: int | None 
         connection = duckdb.connect(":memory:", config=config)
     except duckdb.Error as error:
         raise ConfigurationError("DuckDB refused its settings", found=str(error), hint="see settings.py") from error
-    try:
-        _attach(connection, settings, read_only=read_only)
-    except BaseException:
-        connection.close()
-        raise
+    connection.execute("set TimeZone = 'UTC'")
     return connection
 
 
@@ -80,7 +91,6 @@ def _attach(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read_o
         Path(settings.lake_data).mkdir(parents=True, exist_ok=True)
     for extension in ("ducklake", "postgres_scanner", *(("httpfs",) if remote else ())):
         connection.execute(f"load {extension}")
-    connection.execute("set TimeZone = 'UTC'")
     connection.execute(f"set ducklake_max_retry_count = {COMMIT_RETRIES}")
     try:
         connection.execute(build_attach(settings, read_only=read_only))

@@ -162,6 +162,16 @@ class TrainingSetLedger(LedgerConnection):
         )
         return tuple(map(_record, rows))
 
+    def count_code_versions(self, batch_seqs: Iterable[int]) -> dict[str, int]:
+        """How many of these batches each code version computed."""
+        rows = self._fetch(
+            "select code_version, count(*) from unnest(%s::int8multirange) as r (numbers)"
+            " join batches b on b.batch_seq >= lower(r.numbers) and b.batch_seq < upper(r.numbers)"
+            " group by code_version order by min(b.batch_seq)",
+            (_multirange(batch_seqs),),
+        )
+        return dict(rows)
+
     def batches_sets_need(self, view_key: str) -> Mapping[str, tuple[str, ...]]:
         """The batches of a view that kept sets need, by id, and the sets (`name@version`) that need each.
 

@@ -6,7 +6,8 @@ FeatureStore.from_env().get_historical_features(labels, "departure_delay").to_pa
 
 from __future__ import annotations
 
+from feature_platform.offline.sets import TrainingSet
 from feature_platform.offline.store import FeatureStore
 from feature_platform.offline.training_set import HistoricalFeatures
 
-__all__ = ["FeatureStore", "HistoricalFeatures"]
+__all__ = ["FeatureStore", "HistoricalFeatures", "TrainingSet"]

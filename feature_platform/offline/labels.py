@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.types import ColumnType
 from feature_platform.errors import EntityError, RequestError, TimestampError, chosen_from
 from feature_platform.lake.sql import quote_identifier as quote
+from feature_platform.offline.parquet import copy_to_parquet
 from feature_platform.offline.point_in_time import LABEL_ID, LABELS, Statement
 
 _INPUT = "labels_input"
@@ -67,13 +69,12 @@ def load_labels(
     names, source = _open(connection, entity_df)
     _check_names(names, views, timestamp_column)
     try:
-        connection.execute(
-            # the window without an order numbers rows as they come, and keeps that scan in order
-            f"create table {LABELS} as select row_number() over () - 1 as {LABEL_ID}, * from {source.sql}",
-            dict(source.parameters),
-        )
-    except (duckdb.InvalidInputException, duckdb.NotImplementedException, duckdb.ConversionException) as error:
-        raise RequestError("cannot read the labels", found=str(error), allowed=_ACCEPTED) from error
+        with _readable():
+            connection.execute(
+                # the window without an order numbers rows as they come, and keeps that scan in order
+                f"create table {LABELS} as select row_number() over () - 1 as {LABEL_ID}, * from {source.sql}",
+                dict(source.parameters),
+            )
     finally:
         connection.unregister(_INPUT)
     types = {row[0]: row[1] for row in connection.execute(f"describe {LABELS}").fetchall()}
@@ -83,6 +84,38 @@ def load_labels(
     if not count:
         valueless[timestamp_column] = ColumnType.TIMESTAMPTZ.value
     return Labels(columns=tuple(names), valueless=valueless, count=count, oldest=oldest, newest=newest)
+
+
+def write_labels(
+    connection: duckdb.DuckDBPyConnection,
+    entity_df: Any,
+    path: Path,
+    *,
+    views: Sequence[FeatureView],
+    timestamp_column: str,
+) -> None:
+    """Stream labels to a Parquet file, in their order. Their values are validated by whoever loads them from there.
+
+    Raises:
+        RequestError: this kind of input is unknown, or its columns cannot be told apart.
+        EntityError: a key column is missing.
+        TimestampError: the time is missing.
+    """
+    names, source = _open(connection, entity_df)
+    _check_names(names, views, timestamp_column)
+    try:
+        with _readable():
+            copy_to_parquet(connection, f"select * from {source.sql}", path, source.parameters)
+    finally:
+        connection.unregister(_INPUT)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except (duckdb.InvalidInputException, duckdb.NotImplementedException, duckdb.ConversionException) as error:
+        raise RequestError("cannot read the labels", found=str(error), allowed=_ACCEPTED) from error
 
 
 def _open(connection: duckdb.DuckDBPyConnection, entity_df: Any) -> tuple[list[str], Statement]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.lake.sql import quote_identifier as quote
-from feature_platform.lake.sql import quote_literal
+from feature_platform.offline.parquet import copy_to_parquet
 from feature_platform.offline.point_in_time import Mode, OutputColumn, Plan
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class HistoricalFeatures:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as directory:
             unfinished = Path(directory) / "part.parquet"
             with self._cursor() as cursor:
-                cursor.execute(f"copy ({self._sql}) to {quote_literal(str(unfinished))} (format parquet)")
+                copy_to_parquet(cursor, self._sql, unfinished)
             unfinished.replace(path)
         return path
 

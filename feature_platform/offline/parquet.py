@@ -1,0 +1,71 @@
+"""Parquet that comes out the same every time, and what a file holds as one number.
+
+Rule: with the same rows in the same order and one version of DuckDB the bytes are the same, whatever the number of
+threads and the memory limit. So the settings are fixed here, and rows are always ordered.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+
+from feature_platform.lake.sql import quote_identifier as quote
+from feature_platform.lake.sql import quote_literal
+
+WRITER: Final[Mapping[str, Any]] = {
+    "format": "parquet",
+    "parquet_version": "v1",
+    "compression": "zstd",
+    "compression_level": 3,
+    "row_group_size": 122_880,
+}
+
+
+def copy_to_parquet(
+    connection: duckdb.DuckDBPyConnection, select: str, path: Path, parameters: Mapping[str, Any] | None = None
+) -> None:
+    """Stream an ordered select to a new file."""
+    options = ", ".join(f"{name} {quote_literal(v) if isinstance(v, str) else v}" for name, v in WRITER.items())
+    connection.execute(f"copy ({select}) to {quote_literal(str(path))} ({options})", dict(parameters or {}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What a Parquet file holds."""
+
+    rows: int
+    schema: Mapping[str, str]
+    """Column → DuckDB type, in order."""
+    content_hash: str
+
+
+def read_content(connection: duckdb.DuckDBPyConnection, path: Path) -> Content:
+    """Rows, columns and the content hash of a file, streamed.
+
+    The content hash does not depend on the order of rows, on compression or on who wrote the file: per row the MD5 of
+    its values as text, each with its length; over all rows the two halves of it summed up as whole numbers; then
+    SHA-256 over columns, number of rows and both sums. (A sum, because with XOR two equal rows would vanish.)
+    """
+    source = read_parquet(path)
+    schema = {row[0]: row[1] for row in connection.execute(f"describe select * from {source}").fetchall()}
+    texts = ", ".join(
+        f"coalesce(length({quote(name)}::varchar) || ':' || {quote(name)}::varchar, 'null')" for name in schema
+    )
+    (rows, low, high), *_ = connection.execute(
+        "select count(*), sum(md5_number_lower(content)), sum(md5_number_upper(content))"
+        f" from (select concat_ws(',', {texts}) as content from {source})"
+    ).fetchall()
+    whole = json.dumps([[*schema.items()], rows, int(low or 0), int(high or 0)])
+    return Content(rows=rows, schema=schema, content_hash=hashlib.sha256(whole.encode()).hexdigest())
+
+
+def read_parquet(path: Path) -> str:
+    """The file as a relation; special characters of its path are no pattern."""
+    return f"read_parquet({quote_literal(glob.escape(str(path)))})"

@@ -48,12 +48,17 @@ class SourceLoaded:
 def prepare(lake: duckdb.DuckDBPyConnection, ledger: Ledger) -> tuple[str, ...]:
     """Create the source tables that are missing; their names. Staging views need the tables, so this precedes deploy.
 
+    A table from before one of its columns was declared gets that column, empty for the rows it has.
+
     Raises:
         LockBusyError: runs are going on.
     """
     with deployment_lock(ledger.connection, exclusive=True):
         lake.execute(f"create schema if not exists lake.{SCHEMA}")
         missing = [source for source in SOURCES.values() if not _exists(lake, source)]
+        for source in (source for source in SOURCES.values() if source not in missing):
+            for name, kind in source.columns.items():
+                lake.execute(f'alter table {_table(source)} add column if not exists "{name}" {kind}')
         for source in missing:
             lake.execute("begin")
             try:
@@ -148,8 +153,9 @@ def _moved(source: ReferenceSource, clock: ReferenceClock) -> str:
                 f"concat_ws('-', strftime(service_date + interval ({days}) days, '%Y-%m-%d'), carrier, flight, origin)"
                 " as flight_id"
             )
-        elif kind == "timestamptz":
-            columns.append(f'"{name}" + interval ({days}) days as "{name}"')
+        elif kind in ("timestamptz", "date"):
+            # a date and an interval make a timestamp
+            columns.append(f'("{name}" + interval ({days}) days)::{kind} as "{name}"')
         else:
             columns.append(f'"{name}"')
     return ", ".join(columns)

@@ -10,6 +10,8 @@ in UTC (`time_hour`) and every other time as a local clock reading without a dat
 - 1,175 flights departed and have no arrival delay: they were diverted. 717 of them report when they came in at last;
   the other 458 count as known three hours after the arrival that was to be expected at departure.
 - A cancellation (8,255) is taken as known two hours after the scheduled departure: the data does not say when.
+- Which aircraft flies is taken as known two hours before the scheduled departure; only the one that flew is on record.
+- The aircraft register is one undated extract. An entry is known with the first flight of its aircraft: that proves it.
 - An observation describes an hour and is known at its end. `time_hour` identifies it (local hours repeat in autumn).
 """
 
@@ -25,6 +27,7 @@ DBT_SOURCE = "nycflights13"
 CANCELLATION_KNOWN_AFTER = timedelta(hours=2)
 DIVERSION_KNOWN_AFTER = timedelta(hours=3)
 SCHEDULE_KNOWN_BEFORE = timedelta(days=30)
+ASSIGNMENT_KNOWN_BEFORE = timedelta(hours=2)
 TAXIING = timedelta(minutes=25)
 
 ZONES = (
@@ -48,7 +51,7 @@ class ReferenceSource:
     files: tuple[str, ...]
     """Files of the data package it is made of; raw tables in `select` have the names of these."""
     columns: Mapping[str, str]
-    """Column types, in order. Every `timestamptz` is moved by the clock's shift when it is loaded."""
+    """Column types, in order. Every `timestamptz` and `date` is moved by the clock's shift when it is loaded."""
     key: tuple[str, ...]
     select: str
     """Raw rows to rows of the table, on the data's own clock; a `flight_id` is added when it is loaded."""
@@ -121,6 +124,15 @@ _SCHEDULES = f"""
     from ({_PLANNED})
 """
 
+_ASSIGNMENTS = f"""
+    select
+        make_date(year, month, day) as service_date, carrier, flight, origin, tailnum,
+        time_hour + to_minutes(minute) - {interval(ASSIGNMENT_KNOWN_BEFORE)} as known_at,
+        known_at as ingested_at
+    from flights
+    where tailnum is not null
+"""
+
 _FLIGHTS_LAG = timedelta(minutes=15)
 _DEPARTED = f"""
     select *,
@@ -149,6 +161,15 @@ _FLIGHTS = f"""
         end as known_at,
         known_at + {interval(_FLIGHTS_LAG)} as ingested_at
     from ({_ARRIVED})
+"""
+
+_PLANES = f"""
+    select
+        tailnum, make_date(year, 1, 1) as built_on, type, manufacturer, model, engines, seats, engine,
+        first_known_at as known_at,
+        known_at + {interval(_FLIGHTS_LAG)} as ingested_at
+    from planes
+    join (select tailnum, min(known_at) as first_known_at from ({_FLIGHTS}) group by tailnum) as seen using (tailnum)
 """
 
 _WEATHER_LAG = timedelta(minutes=20)
@@ -206,6 +227,14 @@ SOURCES: Mapping[str, ReferenceSource] = {
             reporting_lag=timedelta(0),
         ),
         ReferenceSource(
+            name="assignments",
+            files=("flights.csv.zip",),
+            columns={"flight_id": "varchar", "tailnum": "varchar"} | _CLOCKS,
+            key=("flight_id",),
+            select=_ASSIGNMENTS,
+            reporting_lag=timedelta(0),
+        ),
+        ReferenceSource(
             name="weather",
             files=("weather.csv",),
             columns={"origin": "varchar", "observed_hour": "timestamptz"}
@@ -220,10 +249,10 @@ SOURCES: Mapping[str, ReferenceSource] = {
         ),
         ReferenceSource(
             name="planes",
-            files=("planes.csv",),
+            files=("planes.csv", "flights.csv.zip", "airports.csv"),
             columns={
                 "tailnum": "varchar",
-                "year": "integer",
+                "built_on": "date",
                 "type": "varchar",
                 "manufacturer": "varchar",
                 "model": "varchar",
@@ -233,8 +262,8 @@ SOURCES: Mapping[str, ReferenceSource] = {
             }
             | _CLOCKS,
             key=("tailnum",),
-            select=f"select tailnum, year, type, manufacturer, model, engines, seats, engine, {_THERE} from planes",
-            reporting_lag=timedelta(0),
+            select=_PLANES,
+            reporting_lag=_FLIGHTS_LAG,
             partitioned_by=(),
         ),
         ReferenceSource(

@@ -130,6 +130,36 @@ def test_nothing_is_known_before_it_happened(reference_home: Path) -> None:
     assert not columns & {"dep_delay", "arr_delay", "departed_at", "arrived_at", "cancelled", "tailnum", "air_time"}
 
 
+def test_the_register_and_the_assignments_have_an_honest_clock(reference_home: Path) -> None:
+    files = {name: f"'{parquet_file(SOURCES[name], reference_home)}'" for name in ("flights", "planes", "assignments")}
+    assert duckdb.sql(
+        f"""
+        select count(*), count(*) filter (planes.known_at <> seen.first), count(*) filter (built_on is null),
+            count(*) filter (planes.ingested_at <> planes.known_at + interval 15 minutes)
+        from {files["planes"]} as planes
+        join (select tailnum, min(known_at) as first from {files["flights"]} group by tailnum) as seen using (tailnum)
+        """
+    ).fetchone() == (3_322, 0, 70, 0)
+    # an hour before the scheduled departure, which is when a prediction is asked for, every aircraft is assigned
+    assert duckdb.sql(
+        f"""
+        select count(*), count(*) filter (
+            assigned.tailnum <> flights.tailnum
+            or assigned.ingested_at <> scheduled_departure_at - interval 2 hours)
+        from {files["flights"]} as flights join {files["assignments"]} as assigned
+            using (service_date, carrier, flight, origin)
+        """
+    ).fetchone() == (336_776 - 2_512, 0)
+
+
+def test_a_table_of_an_earlier_version_gets_its_new_column(sources: Settings, reference_home: Path) -> None:
+    with Ledger.connect(sources.ledger_url) as ledger, lake.connect(sources) as connection:
+        connection.execute("alter table lake.sources.planes drop column built_on")
+        assert prepare(connection, ledger) == ()
+    assert load(sources, reference_home, "planes", OCTOBER).row_count > 3_000
+    assert query(sources, "select max(built_on)::varchar from lake.sources.planes") == [("2013-01-01",)]
+
+
 def test_rows_appear_as_their_arrival_passes(sources: Settings, reference_home: Path) -> None:
     first = load(sources, reference_home, "weather", OCTOBER)
     assert first.watermark is not None
@@ -166,10 +196,13 @@ def test_all_instants_move_by_the_clock(settings: Settings, reference_home: Path
         ((flight, departure, known),) = connection.execute(
             "select flight_id, scheduled_departure_at, known_at from lake.sources.flights order by known_at limit 1"
         ).fetchall()
+        load_source(connection, ledger, "planes", home=reference_home, through=through)
+        ((oldest,),) = connection.execute("select min(known_at - built_on) from lake.sources.planes").fetchall()
     assert clock.weeks == 685
     assert flight.startswith("2026-02-17-")
     assert departure > datetime(2026, 2, 17, 10, tzinfo=UTC)
     assert known < through
+    assert oldest >= timedelta(0)  # aircraft are as old as they were: what year they were built in moves, too
 
 
 def test_wrong_names_and_missing_tables_are_said(settings: Settings, reference_home: Path) -> None:

@@ -1,4 +1,4 @@
-"""The three feature views on the real flights, against plain SQL that asks one question at a time."""
+"""The feature views on the real flights, against plain SQL that asks one question at a time."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def dbt(parsed, settings: Settings, tmp_path_factory: pytest.TempPathFactory) ->
     with Ledger.connect(settings.ledger_url) as ledger, lake.connect(settings) as connection:
         ledger.record_fact(FACT, "0")
         prepare(connection, ledger)
-        for source in ("flights", "weather"):
+        for source in ("flights", "weather", "planes"):
             load_source(connection, ledger, source, home=home, through=THROUGH)
         for schema in ("staging", "batches"):
             connection.execute(f"create schema lake.{schema}")
@@ -149,6 +149,65 @@ def test_routes_and_weather_of_some_partitions(dbt: Dbt, settings: Settings) -> 
         assert rounded(weather) == rounded(expected)
 
 
+def test_aircraft_of_some_partitions(dbt: Dbt, settings: Settings) -> None:
+    hours = list(partitions_between(datetime(2013, 3, 9, tzinfo=UTC), datetime(2013, 3, 11, tzinfo=UTC), Grain.HOUR))
+    months = list(partitions_between(datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 4, 1, tzinfo=UTC), Grain.MONTH))
+    for view, partitions in (("aircraft_state", hours), ("aircraft_profile", months)):
+        batches = dbt.run(view, batches_of(partitions))
+        assert dbt.invoke(["test", "--select", view, "--exclude", "test_type:unit"], batches).success
+    with lake.connect(settings) as connection:
+        state = connection.execute(
+            "select * exclude (_batch_id, _partition_start) from lake.batches.aircraft_state_v1 order by 2, 1"
+        ).fetchall()
+        assert len(state) > 48 * 200
+        assert len({row[1] for row in state}) == 48
+        assert rounded(state) == rounded(connection.execute(AIRCRAFT_STATE).fetchall())
+        profile = connection.execute(
+            "select * exclude (_batch_id, _partition_start) from lake.batches.aircraft_profile_v1 order by 2, 1"
+        ).fetchall()
+        assert profile == connection.execute(AIRCRAFT_PROFILE).fetchall()
+        # a snapshot holds what its predecessor held, and what was seen since
+        counts = {end.month: sum(row[1] == end for row in profile) for end in {row[1] for row in profile}}
+        assert 2_400 < counts[2] < counts[3] < counts[4] < 3_322
+        # nothing is known of flights without an aircraft, and many aircraft are in no register
+        assert not any(row[0] is None for row in (*state, *profile))
+
+
+AIRCRAFT_STATE = """
+    with landings as (
+        select hour, flights.*
+        from lake.sources.flights as flights, (select unnest(generate_series(
+            timestamptz '2013-03-09 01:00', timestamptz '2013-03-11', interval 1 hour)) as hour)
+        where tailnum is not null and not cancelled and arrived_at < hour and arrived_at >= hour - interval 24 hours
+    ),
+    newest as (
+        from landings qualify row_number() over (partition by tailnum, hour order by arrived_at desc, flight_id desc) = 1
+    )
+    select
+        tailnum, hour, newest.arr_delay, newest.dep_delay, newest.diverted, newest.dest, newest.air_time,
+        newest.arrived_at, (epoch(hour) - epoch(newest.arrived_at))::bigint // 60,
+        (select count(*) from landings l where l.tailnum = newest.tailnum and l.hour = newest.hour),
+        (select avg(arr_delay) from landings l where l.tailnum = newest.tailnum and l.hour = newest.hour),
+        (select max(arr_delay) from landings l where l.tailnum = newest.tailnum and l.hour = newest.hour)
+    from newest
+    where arrived_at >= hour - interval 12 hours
+    order by hour, tailnum
+"""
+
+AIRCRAFT_PROFILE = """
+    with seen as (
+        select tailnum, min(known_at) as first from lake.sources.flights group by tailnum
+    )
+    select
+        tailnum, month, manufacturer, model, type, engine, engine in ('Turbo-fan', 'Turbo-jet'), engines, seats,
+        ((month::date - built_on) / 365.25)::float, first::date
+    from lake.sources.planes join seen using (tailnum),
+        (values (timestamptz '2013-02-01'), (timestamptz '2013-03-01'), (timestamptz '2013-04-01')) as ends (month)
+    where first < month
+    order by month, tailnum
+"""
+
+
 def test_two_processes_append_to_one_table_at_once(dbt: Dbt, settings: Settings, tmp_path: Path) -> None:
     days = list(partitions_between(datetime(2013, 2, 1, tzinfo=UTC), datetime(2013, 2, 21, tzinfo=UTC), Grain.DAY))
     processes = []
@@ -170,4 +229,4 @@ def test_unit_tests_need_no_service(parsed, tmp_path: Path) -> None:
     offline = Dbt(PROJECT, tmp_path, manifest, {})
     outcome = offline.invoke(["test", "--target", "offline", "--select", "test_type:unit"])
     assert outcome.success
-    assert len(outcome.result.results) == 3
+    assert len(outcome.result.results) == 5

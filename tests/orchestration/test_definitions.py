@@ -52,14 +52,19 @@ def repository(environ, monkeypatch) -> dg.RepositoryDefinition:
 
 def test_asset_keys(repository):
     assert sorted(key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()) == [
+        "aircraft_profile",
+        "aircraft_state",
         "airport_weather",
         "carrier_delays",
         "nycflights13/airlines",
         "nycflights13/airports",
+        "nycflights13/assignments",
         "nycflights13/flights",
         "nycflights13/planes",
         "nycflights13/schedules",
         "nycflights13/weather",
+        "online/aircraft_profile",
+        "online/aircraft_state",
         "online/airport_weather",
         "online/carrier_delays",
         "online/route_delays",
@@ -111,6 +116,7 @@ def test_no_native_policy_without_a_hard_bound():
         ("daily_features_after_90_min", "2026-11-20T01:30:00", "2026-11-19"),
         ("daily_features_after_90_min", "2026-12-01T01:30:00", "2026-11-30"),
         ("hourly_features_after_30_min", "2026-11-20T00:30:00", "2026-11-19-23:00"),
+        ("monthly_features_after_90_min", "2026-11-01T01:30:00", "2026-10-01"),
         ("load_sources", "2026-11-20T00:20:00", "2026-11-20"),
     ],
 )

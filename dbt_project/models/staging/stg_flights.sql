@@ -11,6 +11,7 @@ renamed as (
     select
         flight_id,
         carrier,
+        tailnum,
         origin,
         dest,
         scheduled_departure_at,
@@ -20,6 +21,7 @@ renamed as (
         arr_delay,
         air_time,
         cancelled,
+        diverted,
         -- a cancelled flight did not leave late: it did not leave
         dep_delay > 15 as left_late,
         known_at,

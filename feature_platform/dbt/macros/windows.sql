@@ -92,7 +92,16 @@
 {%- endmacro %}
 
 
-{% macro latest(expression) -%}
-  {#- The value of the newest row before event_timestamp, NULL if that row holds NULL (arg_max would skip it). -#}
+{% macro latest(expression, then_by=none) -%}
+  {#-
+    The value of the newest row before event_timestamp, NULL if that row holds NULL (arg_max would skip it).
+
+    Where a key may have two rows of one instant, `then_by` names the column whose greatest value decides: without it
+    each recomputation, and each column, may choose another row.
+  -#}
+  {%- if then_by is none -%}
   arg_max_null({{ expression }}, _event_time)
+  {%- else -%}
+  arg_max_null({{ expression }}, {'at': _event_time, 'then_by': {{ then_by }}})
+  {%- endif -%}
 {%- endmacro %}

@@ -194,13 +194,14 @@ def _summarize_views(views: Sequence[ViewReport]) -> None:
             [(view.view, f"{view.partitions:,}", f"{view.rows:,}", _checks_text(view), view.owner) for view in views],
         )
     )
-    lags = [dict(view.lags) for view in views]
+    lags = {view.view: dict(view.lags) for view in views}
+    names = dict.fromkeys(name for lag in lags.values() for name in lag)
     out.print(
         _table(
-            ("lag of the newest batch", *(view.view for view in views)),
+            ("lag of the newest batch", *names),
             [
-                (name, *(format_duration(lag[name]) if name in lag else "-" for lag in lags))
-                for name in dict.fromkeys(name for lag in lags for name in lag)
+                (view, *(format_duration(lag[name]) if name in lag else "-" for name in names))
+                for view, lag in lags.items()
             ],
         )
     )
@@ -221,9 +222,11 @@ def _summarize_training(training: TrainingReport) -> None:
 
 def _summarize_serving(served: ServedReport, service: str) -> None:
     out, flight = console(), served.flight
+    will = "Will" if flight["scheduled_departure_at"] > datetime.now(UTC) else "Would"
     click.echo(
-        f"Will {flight['carrier']} {flight['flight']} from {flight['origin']} to {flight['dest']} "
-        f"({flight['scheduled_departure_at']:%Y-%m-%d %H:%M} UTC) leave late? What the model {service} is given:"
+        f"{will} {flight['carrier']} {flight['flight']} from {flight['origin']} to {flight['dest']} "
+        f"({flight['scheduled_departure_at']:%Y-%m-%d %H:%M} UTC, aircraft {flight['tailnum']}) leave late? "
+        f"What the model {service} is given:"
     )
     chosen = [name for name in served.row.values if name in _SHOWN] or list(served.row.values)[:6]
     rows = [
@@ -254,10 +257,17 @@ _SHOWN = (
     "wind_speed_mph",
     "visibility_mi",
     "precipitation_in_3h",
+    "last_arr_delay",
+    "minutes_since_landing",
+    "manufacturer",
+    "seats",
+    "age_years",
 )
 
 
 def _shown(value: object) -> str:
+    if value is None:
+        return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -278,6 +288,6 @@ What to do next
   open {url}             assets, lineage, checks, backfills; schedules go on from here, live
   {activate}
   feature-platform status                what runs, how fresh each view is, who owns it
-  feature-platform get departure_delay --entity carrier=UA --entity origin=EWR --entity dest=SFO
+  feature-platform get departure_delay --entity carrier=UA --entity origin=EWR --entity dest=SFO --entity tailnum=N14228
   feature-platform sql "select * from features.carrier_delays order by event_timestamp desc limit 5"
   feature-platform down                  stop everything; nothing is lost"""

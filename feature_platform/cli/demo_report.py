@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def _view_report(ledger: Ledger, view: FeatureView, store: str) -> ViewReport:
         newest = max(active, key=lambda batch: batch.partition.end)
         event = newest.partition.end
         if newest.source_watermark is not None:
-            lags.append(("event → newest input arrived", newest.source_watermark - event))
+            lags.append(("event → input arrived", newest.source_watermark - event))
         lags.append(("event → computed", newest.computed_at - event))
         lags.append(("computed → published", newest.published_at - newest.computed_at))
         if online := ledger.online_at(view.key, store).get(newest.batch_id):
@@ -91,31 +91,42 @@ def _view_report(ledger: Ledger, view: FeatureView, store: str) -> ViewReport:
 
 
 def next_flight(settings: Settings, *, now: datetime) -> dict[str, Any] | None:
-    """The next scheduled departure that a prediction would be asked for; None when the data has ended."""
+    """The next scheduled departure that a prediction would be asked for; None when the data has ended.
+
+    At night, when no aircraft is assigned yet, the last one that was asked for.
+    """
+    asked = now + ASKED_BEFORE
     with closing(connect(settings, read_only=True)) as lake:
         cursor = lake.execute(
-            "select carrier, flight, origin, dest, scheduled_departure_at from lake.sources.schedules"
-            " where scheduled_departure_at > ? order by scheduled_departure_at, flight_id limit 1",
-            [now + ASKED_BEFORE],
+            """
+            select carrier, flight, origin, dest, tailnum, scheduled_departure_at
+            from lake.sources.schedules join lake.sources.assignments using (flight_id)
+            where scheduled_departure_at > $asked - interval 1 day
+            order by scheduled_departure_at <= $asked, abs(epoch(scheduled_departure_at) - epoch($asked)), flight_id
+            limit 1
+            """,
+            {"asked": asked},
         )
         row = cursor.fetchone()
         return dict(zip((column[0] for column in cursor.description), row, strict=True)) if row else None
 
 
 def served_report(settings: Settings, registry: FeatureRegistry, flight: dict[str, Any]) -> ServedReport:
-    """The service's answer for one flight, beside the newest published rows of its entities in the lake."""
-    entity = {name: flight[name] for name in ("carrier", "origin", "dest")}
+    """The service's answer for one flight, beside the newest published rows of its entities that are not too old."""
+    entity = {name: flight[name] for name in ("carrier", "origin", "dest", "tailnum")}
     with FeatureClient.from_env() as client:
         row = client.get_online_features(SERVICE, [entity])[0]
+    now = datetime.now(UTC)
     lake: dict[str, Any] = {}
     with FeatureStore(settings, registry).connect() as connection:
         for selection in registry.service(SERVICE).selections:
             view = registry.views[selection.key]
             where = " and ".join(f"{quote_identifier(name)} = ?" for name in view.entity_names)
+            alive = datetime.min.replace(tzinfo=UTC) if view.ttl is None else now - view.ttl
             found = connection.execute(
-                f"select * from features.{quote_identifier(view.name)} where {where}"
+                f"select * from features.{quote_identifier(view.name)} where {where} and event_timestamp > ?"
                 " order by event_timestamp desc limit 1",
-                [entity[name] for name in view.entity_names],
+                [*(entity[name] for name in view.entity_names), alive],
             )
             values = found.fetchone()
             if values is not None:
@@ -131,16 +142,19 @@ def _answer_name(row: OnlineRow, view: FeatureView, feature: str) -> str:
 
 
 def build_training_set(settings: Settings, registry: FeatureRegistry, out: Path, *, now: datetime) -> TrainingReport:
-    """Labels of the last weeks, each with the features as of one hour before its scheduled departure."""
+    """Labels of the last weeks, each with the features as of one hour before its scheduled departure.
+
+    The aircraft is the one assigned by then, which is what a request would name.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     labels = out.with_name("labels.parquet")
     with closing(connect(settings, read_only=True)) as lake:
         lake.execute(
             f"""
             copy (
-                select flight_id, carrier, origin, dest, dep_delay > 15 as left_late,
+                select flight_id, carrier, origin, dest, assignments.tailnum, dep_delay > 15 as left_late,
                     scheduled_departure_at - interval {int(ASKED_BEFORE.total_seconds())} seconds as event_timestamp
-                from lake.sources.flights
+                from lake.sources.flights left join lake.sources.assignments using (flight_id)
                 where not cancelled and scheduled_departure_at > $since and scheduled_departure_at <= $now
                 order by event_timestamp, flight_id
             ) to '{str(labels).replace("'", "''")}' (format parquet)

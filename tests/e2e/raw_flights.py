@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
+import struct
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -31,6 +32,21 @@ def data_directory() -> Path:
     return Path(spec.submodule_search_locations[0]) / "data"
 
 
+def _raw_flights() -> Iterator[dict[str, str]]:
+    with zipfile.ZipFile(data_directory() / "flights.csv.zip") as archive:
+        name = next(name for name in archive.namelist() if name.endswith("flights.csv") and "__MACOSX" not in name)
+        yield from csv.DictReader(io.TextIOWrapper(archive.open(name), encoding="utf-8"))
+
+
+def _scheduled(row: dict[str, str]) -> datetime:
+    return datetime.fromisoformat(row["time_hour"]) + timedelta(minutes=int(row["minute"]))
+
+
+def _zones() -> dict[str, str]:
+    with (data_directory() / "airports.csv").open(encoding="utf-8") as file:
+        return {row["faa"]: row["tzone"] for row in csv.DictReader(file)}
+
+
 def _clock_instant(reading: int, zone: ZoneInfo, about: datetime) -> datetime:
     """The instant nearest to `about` at which clocks in the zone show the reading (HHMM)."""
     local = about.astimezone(zone)
@@ -41,47 +57,70 @@ def _clock_instant(reading: int, zone: ZoneInfo, about: datetime) -> datetime:
     return min(candidates, key=lambda candidate: abs(candidate - about))
 
 
+def _flight(row: dict[str, str], zones: dict[str, str]) -> tuple[object, ...]:
+    """A row of the table `flights` below; its last value but one is when its outcome was known."""
+    scheduled = _scheduled(row)
+    zone = ZoneInfo(zones.get(row["dest"], "America/Puerto_Rico"))
+    flying = timedelta(minutes=30 + float(row["distance"]) / 7.5)
+    arrival_planned = _clock_instant(int(row["sched_arr_time"]), zone, scheduled + flying)
+    number = {
+        key: int(row[key]) if row[key] not in ("", "NA") else None
+        for key in ("dep_delay", "arr_delay", "air_time", "arr_time")
+    }
+    cancelled = row["dep_time"] in ("", "NA")
+    landed = None
+    if cancelled:
+        known = scheduled + timedelta(hours=2)
+    elif number["arr_delay"] is not None:
+        landed = known = arrival_planned + timedelta(minutes=number["arr_delay"])
+    else:
+        departed = scheduled + timedelta(minutes=number["dep_delay"] or 0)
+        planned = arrival_planned - scheduled
+        if number["arr_time"] is None:
+            known = departed + planned + timedelta(hours=3)
+        else:
+            landed = known = _clock_instant(number["arr_time"], zone, departed + planned / 2 + timedelta(hours=12))
+    return (
+        row["carrier"],
+        row["flight"],
+        row["tailnum"] if row["tailnum"] not in ("", "NA") else None,
+        row["origin"],
+        row["dest"],
+        number["dep_delay"],
+        number["arr_delay"],
+        number["air_time"],
+        cancelled,
+        landed,
+        known,
+        known + _LAG_FLIGHTS,
+    )
+
+
 def flights(since: datetime, until: datetime) -> Iterator[tuple[object, ...]]:
     """Rows of the table `flights` below, on the data's own clock: those scheduled to leave in [since, until)."""
-    directory = data_directory()
-    with (directory / "airports.csv").open(encoding="utf-8") as file:
-        zones = {row["faa"]: row["tzone"] for row in csv.DictReader(file)}
-    with zipfile.ZipFile(directory / "flights.csv.zip") as archive:
-        name = next(name for name in archive.namelist() if name.endswith("flights.csv") and "__MACOSX" not in name)
-        for row in csv.DictReader(io.TextIOWrapper(archive.open(name), encoding="utf-8")):
-            scheduled = datetime.fromisoformat(row["time_hour"]) + timedelta(minutes=int(row["minute"]))
-            if not since <= scheduled < until:
-                continue
-            zone = ZoneInfo(zones.get(row["dest"], "America/Puerto_Rico"))
-            flying = timedelta(minutes=30 + float(row["distance"]) / 7.5)
-            arrival_planned = _clock_instant(int(row["sched_arr_time"]), zone, scheduled + flying)
-            number = {
-                key: int(row[key]) if row[key] not in ("", "NA") else None
-                for key in ("dep_delay", "arr_delay", "air_time", "arr_time")
-            }
-            cancelled = row["dep_time"] in ("", "NA")
-            if cancelled:
-                known = scheduled + timedelta(hours=2)
-            elif number["arr_delay"] is not None:
-                known = arrival_planned + timedelta(minutes=number["arr_delay"])
-            else:
-                departed = scheduled + timedelta(minutes=number["dep_delay"] or 0)
-                planned = arrival_planned - scheduled
-                if number["arr_time"] is None:
-                    known = departed + planned + timedelta(hours=3)
-                else:
-                    known = _clock_instant(number["arr_time"], zone, departed + planned / 2 + timedelta(hours=12))
-            yield (
-                row["carrier"],
-                row["origin"],
-                row["dest"],
-                number["dep_delay"],
-                number["arr_delay"],
-                number["air_time"],
-                cancelled,
-                known,
-                known + _LAG_FLIGHTS,
-            )
+    zones = _zones()
+    return (_flight(row, zones) for row in _raw_flights() if since <= _scheduled(row) < until)
+
+
+def planes() -> Iterator[tuple[object, ...]]:
+    """Rows of the table `planes` below: each aircraft of the register, and when its first flight was known."""
+    zones = _zones()
+    first_scheduled: dict[str, datetime] = {}
+    for row in _raw_flights():
+        if row["tailnum"] not in first_scheduled or _scheduled(row) < first_scheduled[row["tailnum"]]:
+            first_scheduled[row["tailnum"]] = _scheduled(row)
+    first_known: dict[str, Any] = {}
+    for row in _raw_flights():
+        # what was scheduled a day and a half later cannot have been known earlier
+        if _scheduled(row) < first_scheduled[row["tailnum"]] + timedelta(hours=36):
+            known = _flight(row, zones)[-2]
+            first_known[row["tailnum"]] = min(known, first_known.get(row["tailnum"], known))
+    with (data_directory() / "planes.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            known = first_known[row["tailnum"]]
+            year = f"{row['year']}-01-01" if row["year"] not in ("", "NA") else None
+            values = (row[key] for key in ("manufacturer", "model", "type", "engine", "engines", "seats"))
+            yield (row["tailnum"], *values, year, known, known + _LAG_FLIGHTS)
 
 
 def weather() -> Iterator[tuple[object, ...]]:
@@ -102,27 +141,34 @@ def raw_database(
     since: datetime = datetime(2013, 1, 1, tzinfo=UTC),
     until: datetime = datetime(2014, 1, 2, tzinfo=UTC),
 ) -> duckdb.DuckDBPyConnection:
-    """An in-memory database with `flights` and `weather`, all instants moved by the shift.
+    """An in-memory database with `flights`, `weather` and `planes`, all instants moved by the shift.
 
     Only flights that were to leave between `since` and `until`, on the data's own clock: a year takes a while.
     """
     database = duckdb.connect()
     database.execute("set timezone = 'UTC'")
     database.execute(
-        "create table flights (carrier varchar, origin varchar, dest varchar, dep_delay int, arr_delay int,"
-        " air_time int, cancelled boolean, known_at timestamptz, ingested_at timestamptz)"
+        "create table flights (carrier varchar, flight varchar, tailnum varchar, origin varchar, dest varchar,"
+        " dep_delay int, arr_delay int, air_time int, cancelled boolean, landed_at timestamptz, known_at timestamptz,"
+        " ingested_at timestamptz)"
     )
     database.execute(
         "create table weather (origin varchar, temp double, wind_speed double, wind_gust double,"
         " precip double, visib double, known_at timestamptz, ingested_at timestamptz)"
     )
+    database.execute(
+        "create table planes (tailnum varchar, manufacturer varchar, aircraft_model varchar, aircraft_type varchar,"
+        " engine_type varchar, engines int, seats int, built_on date, known_at timestamptz, ingested_at timestamptz)"
+    )
+    moved = {"flights": ("landed_at",), "weather": (), "planes": ("built_on",)}
     with tempfile.TemporaryDirectory() as scratch:
-        for table, rows in (("flights", flights(since, until)), ("weather", weather())):
+        for table, rows in (("flights", flights(since, until)), ("weather", weather()), ("planes", planes())):
             path = Path(scratch) / f"{table}.csv"
             with path.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows(rows)
             database.execute(f"copy {table} from '{path}' (header false)")
-            database.execute(f"update {table} set known_at = known_at + $1, ingested_at = ingested_at + $1", [shift])
+            instants = ", ".join(f"{name} = {name} + $1" for name in ("known_at", "ingested_at", *moved[table]))
+            database.execute(f"update {table} set {instants}", [shift])
     return database
 
 
@@ -190,6 +236,47 @@ def airport_weather(database: duckdb.DuckDBPyConnection, origin: str, at: dateti
         )
         found |= {f"{feature}_{hours}h": value for feature, value in row.items()}
     return found
+
+
+def aircraft_state(database: duckdb.DuckDBPyConnection, tailnum: str, at: datetime) -> dict[str, Any] | None:
+    """What `aircraft_state` should say of an aircraft as of an instant; None without a landing in 12 hours."""
+    newest = _one(
+        database,
+        "select arr_delay as last_arr_delay, dep_delay as last_dep_delay, arr_delay is null as last_diverted,"
+        " dest as last_dest, air_time as last_air_time, landed_at from flights"
+        " where tailnum = ? and landed_at < ? and landed_at >= ?"
+        " order by landed_at desc, carrier desc, flight desc limit 1",
+        [tailnum, at, at - timedelta(hours=12)],
+    )
+    if not newest:
+        return None
+    day = _one(
+        database,
+        "select count(*) as legs_24h, avg(arr_delay) as arr_delay_mean_24h, max(arr_delay) as arr_delay_max_24h"
+        " from flights where tailnum = ? and landed_at < ? and landed_at >= ?",
+        [tailnum, at, at - timedelta(hours=24)],
+    )
+    return newest | day | {"minutes_since_landing": (at - newest["landed_at"]) // timedelta(minutes=1)}
+
+
+def aircraft_profile(database: duckdb.DuckDBPyConnection, tailnum: str, at: datetime) -> dict[str, Any] | None:
+    """What `aircraft_profile` should say of an aircraft as of an instant; None before its first flight was known."""
+    entry = _one(database, "select * from planes where tailnum = ? and known_at < ?", [tailnum, at])
+    if not entry:
+        return None
+    built_on, first_known = entry.pop("built_on"), entry.pop("known_at")
+    del entry["tailnum"], entry["ingested_at"]
+    return entry | {
+        "is_jet": entry["engine_type"] in ("Turbo-fan", "Turbo-jet"),
+        "age_years": None if built_on is None else single((at.date() - built_on).days / 365.25),
+        "seen_since": first_known.astimezone(UTC).date(),
+    }
+
+
+def single(value: float) -> float:
+    """The nearest number of single precision."""
+    nearest: float = struct.unpack("f", struct.pack("f", value))[0]
+    return nearest
 
 
 def _one(database: duckdb.DuckDBPyConnection, query: str, values: list[object]) -> dict[str, Any]:

@@ -45,7 +45,8 @@ from feature_platform.settings import PREFIX, Settings
 
 PROJECT = Path(__file__).parents[2]
 LOADING = "load_sources"
-TICKS = {"daily_features_after_90_min": 5, "hourly_features_after_30_min": 6}
+TICKS = {"monthly_features_after_90_min": 1, "daily_features_after_90_min": 5, "hourly_features_after_30_min": 6}
+AIRCRAFT = 150
 READS = 1_000
 Key = dict[str, str]
 
@@ -72,11 +73,12 @@ class Replay:
         """Time passes: what arrives by then is in the lake, and nothing else."""
         self.now = through
         with Ledger.connect(self.settings.ledger_url) as ledger, closing(connect(self.settings)) as lake:
-            for source in ("flights", "weather"):  # what the views read
+            for source in ("flights", "weather", "planes"):  # what the views read
                 after = ledger.loaded_through(SOURCES[source].ledger_name)
                 load_source(lake, ledger, source, home=self.parquet_home, through=through, after=after)
                 (newest,) = lake.execute(f"select max(ingested_at) from lake.sources.{source}").fetchone()
-                assert through - timedelta(hours=12) < newest <= through
+                # an aircraft that was never seen before is rare
+                assert through - timedelta(days=30 if source == "planes" else 0.5) < newest <= through
 
     def tick(self, schedule: str) -> dg.ExecuteInProcessResult:
         """What the daemon does at this instant: evaluate the schedule, execute the run it asks for."""
@@ -145,12 +147,12 @@ def unequal(expected: dict[str, Any], found: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def ticks(cron: str, *, before: datetime, count: int) -> list[datetime]:
-    """The last instants of a cron line `M H * * *`, oldest first."""
-    minute, hour, *_ = cron.split()
+    """The last instants of a cron line `M H D * *`, oldest first."""
+    minute, hour, day, *_ = cron.split()
     found: list[datetime] = []
     instant = before.replace(second=0, microsecond=0)
     while len(found) < count:
-        if instant.minute == int(minute) and hour in {"*", str(instant.hour)}:
+        if instant.minute == int(minute) and hour in {"*", str(instant.hour)} and day in {"*", str(instant.day)}:
             found.insert(0, instant)
         instant -= timedelta(minutes=1)
     return found
@@ -249,17 +251,21 @@ def test_a_thousand_reads_are_what_the_raw_files_say(replay: Replay) -> None:
             due.setdefault(instant, []).append(schedule)
     carriers, routes = all_carriers(replay.raw), all_routes(replay.raw)
     airports = [{"origin": origin} for origin in ("EWR", "JFK", "LGA")]
+    register = some_aircraft(replay.raw, "select tailnum from planes", count=AIRCRAFT)
     served: Counter[FeatureStatus] = Counter()
     silent = 0
     for instant in sorted(due):
         replay.reveal(instant)
         for schedule in due[instant]:
             replay.tick(schedule)
+        if "monthly_features_after_90_min" in due[instant]:
+            served += replay.compare("aircraft_profile", register, raw_flights.aircraft_profile)
         if "daily_features_after_90_min" in due[instant]:
             served += replay.compare("carrier_delays", carriers, raw_flights.carrier_delays)
             served += replay.compare("route_delays", routes, raw_flights.route_delays)
         if "hourly_features_after_30_min" in due[instant]:
             served += replay.compare("airport_weather", airports, raw_flights.airport_weather)
+            served += replay.compare("aircraft_state", aircraft_landed_before(replay), raw_flights.aircraft_state)
             silent += sum(
                 (row.values["observation_age_minutes"] or 0) > 60 for row in replay.read("airport_weather", airports)
             )
@@ -267,6 +273,22 @@ def test_a_thousand_reads_are_what_the_raw_files_say(replay: Replay) -> None:
         "%s reads at %s ticks equal: %s; %s of a silent station", served.total(), len(due), dict(served), silent
     )
     assert served[FeatureStatus.FRESH] >= READS
+
+
+def some_aircraft(raw: duckdb.DuckDBPyConnection, query: str, *parameters: object, count: int) -> list[Key]:
+    """Some of the aircraft that a query finds, always the same of one answer."""
+    rows = raw.execute(f"from ({query}) order by md5(tailnum) limit {count}", list(parameters)).fetchall()
+    return [{"tailnum": tailnum} for (tailnum,) in rows]
+
+
+def aircraft_landed_before(replay: Replay) -> list[Key]:
+    """Aircraft that landed within 16 hours: the oldest are in no row of the newest batches, nor are future ones."""
+    recent = "select distinct tailnum from flights where tailnum is not null and landed_at between ? and ?"
+    now, ahead = replay.now, timedelta(hours=2)
+    return [
+        *some_aircraft(replay.raw, recent, now - timedelta(hours=16), now, count=AIRCRAFT // 3),
+        *some_aircraft(replay.raw, recent, now, now + ahead, count=AIRCRAFT // 30),
+    ]
 
 
 def all_carriers(raw: duckdb.DuckDBPyConnection) -> list[Key]:

@@ -181,7 +181,8 @@ AIRCRAFT_STATE = """
         where tailnum is not null and not cancelled and arrived_at < hour and arrived_at >= hour - interval 24 hours
     ),
     newest as (
-        from landings qualify row_number() over (partition by tailnum, hour order by arrived_at desc, flight_id desc) = 1
+        from landings
+        qualify row_number() over (partition by tailnum, hour order by arrived_at desc, flight_id desc) = 1
     )
     select
         tailnum, hour, newest.arr_delay, newest.dep_delay, newest.diverted, newest.dest, newest.air_time,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import click
 from feature_platform import settings
 from feature_platform.cli.output import console, json_option, print_json
 from feature_platform.domain.durations import format_duration
+from feature_platform.domain.serving_history import ServedHistory, StoreIncident
 from feature_platform.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -149,6 +151,57 @@ def syncs(view: str | None, store: str | None, limit: int, *, as_json: bool) -> 
             for one in found
         ),
     )  # fmt: skip
+
+
+@ledger.command()
+@click.argument("view", required=False)
+@click.option("--store", help="Only this online store.")
+@json_option
+def stores(view: str | None, store: str | None, *, as_json: bool) -> None:
+    """What online stores held, when that is known, and when it was lost.
+
+    Derived from what the stores said of themselves. Training mode `served` answers "unknown" for an incident, and for
+    what comes after the last sighting.
+    """
+    with _open() as opened:
+        keys = [key for key in _view_keys(opened, view) if key] or opened.view_keys()
+        names = [name for name in opened.stores() if store in (None, name)]
+        found = [(name, key, opened.served_history(key, name)) for name in names for key in keys]
+    rows = [_StoreRow.of(name, key, history) for name, key, history in found if history.known or history.syncs]
+    if as_json:
+        print_json(rows)
+        return
+    _table(
+        ("store", "view", "live since", "known until", "incidents"),
+        (
+            (one.store, one.view, _text(one.live_since) or "not live", _text(one.known_until) or "never seen",
+             "\n".join(f"{_text(i.since)} to {_text(i.until) or 'now'}: {i.loss}" for i in one.incidents))
+            for one in rows
+        ),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StoreRow:
+    """One view in one store, for people."""
+
+    store: str
+    view: str
+    position: int
+    live_since: datetime | None
+    known_until: datetime | None
+    incidents: tuple[StoreIncident, ...]
+
+    @classmethod
+    def of(cls, store: str, view: str, history: ServedHistory) -> _StoreRow:
+        return cls(
+            store=store,
+            view=view,
+            position=history.ends[-1][1] if history.ends else 0,
+            live_since=history.live_since,
+            known_until=history.confirmed_until,
+            incidents=history.incidents,
+        )
 
 
 @ledger.command()

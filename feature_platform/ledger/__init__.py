@@ -20,10 +20,11 @@ from feature_platform.ledger.records import (
     SourceLoad,
     UnfinishedBatch,
 )
+from feature_platform.ledger.stores import StoreLedger
 from feature_platform.ledger.training_sets import TrainingSetLedger, TrainingSetRecord
 
 
-class Ledger(BatchLedger, SyncLedger, TrainingSetLedger, Journal):
+class Ledger(BatchLedger, SyncLedger, StoreLedger, TrainingSetLedger, Journal):
     """One connection to the ledger; one per thread. `with Ledger.connect(url) as ledger: …`."""
 
 

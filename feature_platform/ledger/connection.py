@@ -7,7 +7,7 @@ everything up to n, for ever. Reads are single statements and take no lock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
@@ -65,9 +65,9 @@ class LedgerConnection:
                     cursor.execute("rollback")
                 raise
 
-    def _fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+    def _fetch(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[Row]:
         with translated(), self.connection.cursor() as cursor:
-            cursor.execute(sql, tuple(parameters))
+            cursor.execute(sql, parameters if isinstance(parameters, Mapping) else tuple(parameters))
             return cursor.fetchall()
 
     def _fetch_value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:

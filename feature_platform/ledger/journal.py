@@ -9,18 +9,40 @@ from datetime import datetime
 from typing import Any
 
 from feature_platform.domain.batch import SyncRecord
+from feature_platform.domain.serving_history import Asked, Sighting
 from feature_platform.errors import LedgerConflictError
 from feature_platform.ledger.connection import LedgerConnection
 from feature_platform.ledger.records import Deployment, Incident, LedgerEvent, SourceLoad
+from feature_platform.ledger.stores import insert_observation
 
 
 class SyncLedger(LedgerConnection):
     """The part of the ledger that knows syncs: history, from which `online_at` is derived."""
 
     def begin_sync(
-        self, view: str, store: str, from_position: int, to_position: int, *, server_run_id: str, run_id: str
+        self,
+        view: str,
+        store: str,
+        from_position: int,
+        to_position: int,
+        *,
+        server_run_id: str,
+        run_id: str,
+        asked: Asked | None = None,
+        seen: Sighting | None = None,
     ) -> str:
-        """Record, before the first write, that the store will be asserted to hold `state(to_position)`; the id."""
+        """Record, before the first write, that the store will be asserted to hold `state(to_position)`; the id.
+
+        Args:
+            view: `name@version`.
+            store: name of the store.
+            from_position: where the plan starts.
+            to_position: what it asserts.
+            server_run_id: the server process that was asked.
+            run_id: who does this.
+            asked: when the store was asked where it is. Without it and `seen`, the sync proves nothing about the store.
+            seen: what it said.
+        """
         sync_id = str(uuid.uuid4())
         with self._append() as append:
             append.insert(
@@ -28,12 +50,33 @@ class SyncLedger(LedgerConnection):
                 " values %s returning 1",
                 [(sync_id, view, store, from_position, to_position, server_run_id, run_id)],
             )
+            if asked and seen:
+                insert_observation(append, store, asked, {view: seen}, server_run_id=server_run_id, sync_id=sync_id)
         return sync_id
 
     def end_sync(
-        self, sync_id: str, *, entities: int, written: int, tombstones: int, refused: int, seconds: float
+        self,
+        sync_id: str,
+        *,
+        entities: int,
+        written: int,
+        tombstones: int,
+        refused: int,
+        seconds: float,
+        asked: Asked | None = None,
+        nonce: str | None = None,
     ) -> None:
         """Record that the store acknowledged all of a sync and advanced to its position.
+
+        Args:
+            sync_id: what `begin_sync` returned.
+            entities: entities asserted.
+            written: values that changed the store.
+            tombstones: of those asserted, the ones asserted as "none".
+            refused: where the store held a later position.
+            seconds: how long it took.
+            asked: when the store was asked to advance.
+            nonce: of the store that accepted to.
 
         Raises:
             LedgerConflictError: no such sync began, or it has ended already.
@@ -44,6 +87,13 @@ class SyncLedger(LedgerConnection):
                 " values %s returning 1",
                 [(sync_id, entities, written, tombstones, refused, seconds)],
             )
+            if asked and nonce:
+                ((view, store, position, server_run_id),) = append.fetch(
+                    "select view, store, to_position, server_run_id from sync_began where sync_id = %s::uuid",
+                    (sync_id,),
+                )
+                seen = Sighting(nonce=nonce, position=position, at_least=True)
+                insert_observation(append, store, asked, {view: seen}, server_run_id=server_run_id, sync_id=sync_id)
 
     def syncs(self, view_key: str | None = None, store: str | None = None) -> tuple[SyncRecord, ...]:
         """All syncs, in the order in which they began."""

@@ -17,7 +17,7 @@ from feature_platform.ledger import Incident, Ledger
 from feature_platform.observability.notifying import Notice, notify
 from feature_platform.observability.problems import Problem, find_problems
 
-KINDS = ("stale", "failing", "unfinished", "unserved")
+KINDS = ("stale", "failing", "unfinished", "unserved", "lost")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

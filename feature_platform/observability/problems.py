@@ -34,7 +34,7 @@ class Problem:
     """One thing that is wrong. Kind and subject are its identity from one look to the next."""
 
     kind: str
-    """`stale`, `failing`, `unfinished` or `unserved`."""
+    """`stale`, `failing`, `unfinished`, `unserved` or `lost`."""
     subject: str
     severity: str
     """`warn` or `error`."""
@@ -64,6 +64,7 @@ def find_problems(ledger: Ledger, registry: FeatureRegistry, *, store: str, now:
         problems.append(_failing(view, ledger.failing(view.key)))
         problems.append(_unfinished(view, ledger, now=now))
         problems.append(_unserved(view, ledger, store, now=now))
+        problems.append(_lost(view, ledger, store))
     return tuple(problem for problem in problems if problem is not None)
 
 
@@ -130,4 +131,21 @@ def _unserved(view: FeatureView, ledger: Ledger, store: str, *, now: datetime) -
         message=f"{view.key} has {ledger.head(view.key) - synced} publish(es) that store {store} has not got, the first"
         f" ({first.partition.key}) since {format_duration(now - first.published_at)};"
         f" `feature-platform sync {view.key}` brings them",
+    )
+
+
+def _lost(view: FeatureView, ledger: Ledger, store: str) -> Problem | None:
+    """The store lost what it held of a view, and no sync has brought it back yet."""
+    if view.online is OnlineTier.NONE:
+        return None
+    incident = next(reversed(ledger.served_history(view.key, store).incidents), None)
+    if incident is None or incident.until is not None:
+        return None
+    return Problem(
+        kind="lost",
+        subject=f"{view.key} in store {store}",
+        severity="error",
+        owner=view.owner,
+        message=f"store {store} was {incident.loss.value} after {incident.since.isoformat()} and does not hold"
+        f" {view.key} as the ledger says; `feature-platform sync {view.key}` builds it again",
     )

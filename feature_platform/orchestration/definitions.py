@@ -16,7 +16,7 @@ from feature_platform.domain.feature_service import FeatureService
 from feature_platform.orchestration import keys, metadata
 from feature_platform.orchestration.feature_views import build_feature_view
 from feature_platform.orchestration.schedules import build_schedules
-from feature_platform.orchestration.sensors import build_incident_sensor
+from feature_platform.orchestration.sensors import build_incident_sensor, build_store_sensor
 from feature_platform.orchestration.serving import build_online_asset, build_sync_sensor, served_views
 from feature_platform.settings import Settings
 
@@ -39,7 +39,11 @@ def build_definitions(
             *(_service_asset(registry, service) for service in registry.services.values()),
         ],
         schedules=build_schedules(registry),
-        sensors=[build_sync_sensor(registry), build_incident_sensor(settings, registry)],
+        sensors=[
+            build_sync_sensor(registry),
+            build_incident_sensor(settings, registry),
+            build_store_sensor(settings, registry),
+        ],
         executor=dg.in_process_executor,
     )
     return dg.Definitions.merge(own, sources or dg.Definitions(assets=list(external_sources(registry))))

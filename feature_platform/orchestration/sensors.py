@@ -1,4 +1,4 @@
-"""Sensors: the watch over data time, which opens and resolves incidents."""
+"""Sensors that start no run: the watch over data time, and the look at the online store."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from feature_platform.declaration import FeatureRegistry
 from feature_platform.settings import Settings
 
 INCIDENT_SENSOR = "incidents"
+STORE_SENSOR = "look_at_online_store"
 _SECONDS_BETWEEN_LOOKS = 60
 
 
@@ -32,3 +33,28 @@ def build_incident_sensor(settings: Settings, registry: FeatureRegistry) -> dg.S
         return dg.SkipReason(str(report))
 
     return incidents
+
+
+def build_store_sensor(settings: Settings, registry: FeatureRegistry) -> dg.SensorDefinition:
+    """A sensor that never starts a run: it asks the online store where it is, and the ledger keeps the answer."""
+
+    @dg.sensor(
+        name=STORE_SENSOR,
+        minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="What the online store says of its position: the evidence behind training mode `served`.",
+    )
+    def look(_: dg.SensorEvaluationContext) -> dg.SkipReason:
+        # imported here: it loads psycopg2 and libvalkey
+        from feature_platform.errors import StoreUnavailableError
+        from feature_platform.ledger import Ledger
+        from feature_platform.observability import look_at_store
+
+        with Ledger.connect(settings.ledger_url) as ledger:
+            try:
+                report = look_at_store(ledger, registry, store=settings.store, valkey_url=settings.valkey_url)
+            except StoreUnavailableError as error:  # an answer about the store, and no failure of the sensor
+                return dg.SkipReason(str(error))
+        return dg.SkipReason(str(report) if report else "no view is served online")
+
+    return look

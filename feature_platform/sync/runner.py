@@ -21,6 +21,7 @@ import pyarrow as pa
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.domain.serving_history import Asked, Sighting
 from feature_platform.errors import (
     FeaturePlatformError,
     LedgerConflictError,
@@ -116,10 +117,11 @@ def sync(
     with closing(Connection(address, TIMEOUT_SECONDS)) as connection, Ledger.connect(settings.ledger_url) as ledger:
         for _ in range(MAX_PLANS):
             # first of all: a store that loses its data from here on refuses to advance, so its documents are safe, too
+            asked = ledger.ask()
             begun = functions.begin(connection, view.key)
             ensure_published(connection, registry, view)
             attempt = _Attempt(settings, view, store, ledger, connection, run_id=run_id, progress=progress)
-            result = attempt.run(begun, rebuild=rebuild)
+            result = attempt.run(begun, asked, rebuild=rebuild)
             if result is not None:
                 return result
     raise StoreChangedError(
@@ -151,7 +153,7 @@ class _Attempt:
         self._progress = progress
         self._started = time.monotonic()
 
-    def run(self, begun: functions.StorePosition, *, rebuild: bool) -> SyncResult | None:
+    def run(self, begun: functions.StorePosition, asked: Asked, *, rebuild: bool) -> SyncResult | None:
         """The result, or None if the store changed meanwhile."""
         ledger, view = self._ledger, self._view
         head = ledger.head(view.key)
@@ -166,7 +168,9 @@ class _Attempt:
         start = 0 if rebuild else begun.position
         active = ledger.active_batches(view.key, at_position=head)
         counts = _Counts()
+        seen = Sighting(nonce=begun.nonce, position=begun.position)
         if start == head == ledger.synced_position(view.key, self._store):
+            ledger.record_look(self._store, asked, {view.key: seen}, server_run_id=begun.server_run_id)
             return self._result(start, head, counts, self._newest_event(active))
         plan = plans.plan_sync(
             start,
@@ -176,9 +180,17 @@ class _Attempt:
             active=active,
         )
         sync_id = ledger.begin_sync(
-            view.key, self._store, start, head, server_run_id=begun.server_run_id, run_id=self._run_id
+            view.key,
+            self._store,
+            start,
+            head,
+            server_run_id=begun.server_run_id,
+            run_id=self._run_id,
+            asked=asked,
+            seen=seen,
         )
         newest = self._write(plan, counts)
+        asked = ledger.ask()
         if not functions.advance(self._connection, view.key, begun, head):
             return None
         result = self._result(start, head, counts, newest)
@@ -189,6 +201,8 @@ class _Attempt:
             tombstones=counts.tombstones,
             refused=counts.refused,
             seconds=result.seconds,
+            asked=asked,
+            nonce=begun.nonce,
         )
         return result
 

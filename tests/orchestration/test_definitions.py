@@ -154,6 +154,7 @@ def test_scheduled_runs_overtake_backfills(repository):
 def test_sensors_run_by_default(repository):
     assert {sensor.name: sensor.default_status for sensor in repository.sensor_defs} == {
         "incidents": dg.DefaultSensorStatus.RUNNING,
+        "look_at_online_store": dg.DefaultSensorStatus.RUNNING,
         "sync_what_was_published": dg.DefaultSensorStatus.RUNNING,
     }
 

@@ -1,0 +1,53 @@
+"""Looking at online stores: what they say of themselves goes to the ledger, where losses are derived from it.
+
+Rule: a look reads the store and creates nothing in it. A store that cannot be reached is no sighting, and nothing is
+recorded: until it is seen again, nobody knows what it holds.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+
+from feature_platform.declaration import FeatureRegistry
+from feature_platform.domain.feature_view import OnlineTier
+from feature_platform.domain.serving_history import Sighting
+from feature_platform.ledger import Ledger
+from feature_platform.online import functions
+from feature_platform.online.connection import Connection
+from feature_platform.online.settings import ValkeyAddress
+
+TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreReport:
+    """What a look at a store found."""
+
+    store: str
+    views: int
+    is_news: bool
+    """Something differs from the store's last record."""
+
+    def __str__(self) -> str:
+        return f"store {self.store} holds {self.views} view(s)" + (", changed since the last look" * self.is_news)
+
+
+def look_at_store(ledger: Ledger, registry: FeatureRegistry, *, store: str, valkey_url: str) -> StoreReport | None:
+    """Ask the store where it is with every view that is served online, and record it; None if no view is.
+
+    Raises:
+        StoreUnavailableError: it cannot be reached.
+    """
+    views = [view.key for view in registry.views.values() if view.online is OnlineTier.VALKEY]
+    if not views:
+        return None
+    asked = ledger.ask()
+    with closing(Connection(ValkeyAddress.parse(valkey_url), TIMEOUT_SECONDS)) as connection:
+        look = functions.probe(connection, views)
+    seen = {
+        view: Sighting(nonce=held[0], position=held[1]) if held else Sighting(nonce=None, position=0)
+        for view, held in look.positions.items()
+    }
+    is_news = ledger.record_look(store, asked, seen, server_run_id=look.server_run_id)
+    return StoreReport(store=store, views=sum(held is not None for held in look.positions.values()), is_news=is_news)

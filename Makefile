@@ -7,7 +7,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 CLI := $(VENV)/bin/feature-platform
 STAMP := $(VENV)/.installed
-SYSTEM_PACKAGES := chromium
+SYSTEM_PACKAGES := chromium nodejs
 
 .PHONY: help setup demo demo-full up down test test-system check lint types imports sql-lint lock bench clean
 
@@ -49,8 +49,9 @@ down: ## Stop the local stack; nothing is lost.
 test: setup ## Tests that need nothing but the wheels.
 	$(PYTHON) -m pytest -m "not system" -n 2 --dist loadfile
 
-test-system: setup ## Tests that need Debian packages (chromium).
-	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
+test-system: setup ## Tests that need Debian packages (chromium, nodejs).
+	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null && \
+	  command -v node >/dev/null || { \
 	  echo "These tests need the Debian packages: $(SYSTEM_PACKAGES) (apt-get install $(SYSTEM_PACKAGES))" >&2; exit 1; }
 	$(PYTHON) -m pytest -m system
 

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from feature_platform.declaration.findings import Section, did_you_mean
 from feature_platform.declaration.manifest import Node
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, Column
-from feature_platform.domain.types import ENTITY_TYPES, ColumnType, parse_column_type
+from feature_platform.domain.types import (
+    ELEMENT_TYPES,
+    ENTITY_TYPES,
+    MAX_LIST_LENGTH,
+    MAX_PRECISION,
+    ColumnType,
+    FeatureType,
+    parse_column_type,
+)
 from feature_platform.errors import chosen_from
 
 RESERVED = frozenset(
@@ -34,17 +42,18 @@ _SPELLINGS = {
 _INSTEAD = {
     "TIMESTAMP": "timestamptz: an instant without a time zone means another moment elsewhere",
     "DATETIME": "timestamptz: an instant without a time zone means another moment elsewhere",
-    "DECIMAL": "double, or bigint of the smallest unit (cents)",
-    "NUMERIC": "double, or bigint of the smallest unit (cents)",
-    "HUGEINT": "bigint or double",
-    "UBIGINT": "bigint",
-    "UINTEGER": "bigint",
-    "USMALLINT": "integer",
-    "UTINYINT": "smallint",
+    "DECIMAL": f"decimal(precision, scale) with a precision from 1 to {MAX_PRECISION} and a scale up to it",
+    "NUMERIC": f"decimal(precision, scale) with a precision from 1 to {MAX_PRECISION} and a scale up to it",
+    "HUGEINT": "decimal(38, 0), bigint or double",
+    "UHUGEINT": "decimal(38, 0), ubigint or double",
     "UUID": "varchar",
     "CHAR": "varchar",
     "BPCHAR": "varchar",
 }
+_LISTS = (
+    f"a list of {chosen_from(type_.value.lower() for type_ in ELEMENT_TYPES)}, of one dimension, `type[]` or"
+    f" `type[length]` with a length up to {MAX_LIST_LENGTH}; other things become one column per element"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,15 +137,16 @@ def _check_feature_name(name: str, section: Section) -> None:
     )
 
 
-def _column_type(name: str, data_type: object, section: Section) -> ColumnType | None:
-    allowed = chosen_from(_SPELLINGS.get(type_, type_.value.lower()) for type_ in ColumnType)
+def _column_type(name: str, data_type: object, section: Section) -> FeatureType | None:
+    simple = (_SPELLINGS.get(type_, type_.value.lower()) for type_ in ColumnType)
+    allowed = chosen_from((*simple, "decimal(p,s)", "float[]", "float[768] and other lists of numbers"))
     if not data_type:
         section.reporter.report(f"column {name} has no `data_type`", allowed=allowed, hint="write `data_type: double`")
         return None
     parsed = parse_column_type(str(data_type))
     if parsed is None:
         base = re.split(r"[\s(\[]", str(data_type).strip().upper())[0]
-        instead = _INSTEAD.get(base, "") if "[" not in str(data_type) else "one column per element"
+        instead = _INSTEAD.get(base, "") if "[" not in str(data_type) else _LISTS
         section.reporter.report(
             f"column {name} has a type the platform does not serve",
             found=str(data_type),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from feature_platform.domain.types import ColumnType
+from feature_platform.domain.types import FeatureType
 from feature_platform.domain.windows import Grain
 
 EVENT_TIMESTAMP = "event_timestamp"
@@ -20,7 +20,7 @@ class Column:
     """An entity key or a feature: name, type and what it means."""
 
     name: str
-    type: ColumnType
+    type: FeatureType
     description: str = ""
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from feature_platform.domain.batch import Batch
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
-from feature_platform.domain.types import ColumnType, parse_column_type
+from feature_platform.domain.types import ColumnType, FeatureType, in_lake, parse_column_type
 from feature_platform.domain.windows import Grain
 from feature_platform.errors import Finding
 
@@ -37,7 +37,7 @@ class TableColumn:
     """A column of a physical table."""
 
     name: str
-    type: ColumnType
+    type: FeatureType
     nullable: bool
 
 
@@ -93,7 +93,7 @@ def table_columns(view: FeatureView) -> tuple[TableColumn, ...]:
     return (
         *(TableColumn(name=column.name, type=column.type, nullable=False) for column in view.entities),
         TableColumn(name=EVENT_TIMESTAMP, type=ColumnType.TIMESTAMPTZ, nullable=False),
-        *(TableColumn(name=column.name, type=column.type, nullable=True) for column in view.features),
+        *(TableColumn(name=column.name, type=in_lake(column.type), nullable=True) for column in view.features),
         TableColumn(name=BATCH_ID, type=ColumnType.VARCHAR, nullable=False),
         TableColumn(name=PARTITION_START, type=ColumnType.TIMESTAMPTZ, nullable=False),
     )
@@ -123,7 +123,7 @@ def partitioning(grain: Grain) -> str:
 def build_add_columns(view: FeatureView, existing: Mapping[str, str]) -> tuple[str, ...]:
     """The statements that append the features the table does not have yet; older rows read as NULL."""
     return tuple(
-        f"alter table {batches_table(view)} add column {quote_identifier(column.name)} {column.type.value}"
+        f"alter table {batches_table(view)} add column {quote_identifier(column.name)} {in_lake(column.type).value}"
         for column in view.features
         if column.name not in existing
     )
@@ -146,7 +146,7 @@ def find_breaking_changes(view: FeatureView, existing: Mapping[str, str]) -> tup
         if name not in existing:
             if not column.nullable:
                 findings.append(_breaking(view, f"entity {name} was added", found=f"keys of the table lack {name}"))
-        elif parse_column_type(existing[name]) is not column.type:
+        elif parse_column_type(existing[name]) != column.type:
             findings.append(
                 _breaking(
                     view, f"column {name} changed its type", found=f"{existing[name]} deployed, {column.type} declared"

@@ -16,15 +16,18 @@ import duckdb
 
 from feature_platform.domain.batch import Batch, Measured
 from feature_platform.domain.feature_view import FeatureView
-from feature_platform.domain.types import ColumnType
+from feature_platform.domain.types import ColumnType, FeatureType
 from feature_platform.domain.windows import Partition
 from feature_platform.lake.sql import BATCHES_SCHEMA, batches_rows, quote_literal, table_columns
 
-_WIDTHS = {
+_WIDTHS: Mapping[FeatureType, int] = {
     ColumnType.BOOLEAN: 1,
     ColumnType.TINYINT: 1,
+    ColumnType.UTINYINT: 1,
     ColumnType.SMALLINT: 2,
+    ColumnType.USMALLINT: 2,
     ColumnType.INTEGER: 4,
+    ColumnType.UINTEGER: 4,
     ColumnType.FLOAT: 4,
     ColumnType.DATE: 4,
 }

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_platform.domain.feature_view import FeatureView
-from feature_platform.domain.types import ColumnType
+from feature_platform.domain.types import ColumnType, FeatureType
 from feature_platform.errors import EntityError, RequestError, TimestampError, chosen_from
 from feature_platform.lake.sql import quote_identifier as quote
 from feature_platform.offline.parquet import copy_to_parquet
@@ -228,7 +228,7 @@ def _check_keys(
 ) -> dict[str, str]:
     """The key columns without values; every other key column must have its entity's type."""
     valueless: dict[str, str] = {}
-    wrong: dict[str, ColumnType] = {}
+    wrong: dict[str, FeatureType] = {}
     for view in views:
         for entity in view.entities:
             if _same_kind(types[entity.name], entity.type):
@@ -240,7 +240,7 @@ def _check_keys(
                 valueless[entity.name] = entity.type.value
     if wrong:
         name, kind = next(iter(wrong.items()))
-        number = kind in _INTEGERS
+        number = kind.value in _INTEGERS
         raise EntityError(
             "key columns of the labels have another type than the entity",
             found=", ".join(f"{name} {types[name]}" for name in wrong),
@@ -251,10 +251,10 @@ def _check_keys(
     return valueless
 
 
-def _same_kind(found: str, declared: ColumnType) -> bool:
+def _same_kind(found: str, declared: FeatureType) -> bool:
     """Whether values of both types can be equal without converting either: integers of any width are one kind."""
-    if declared in _INTEGERS:
+    if declared.value in _INTEGERS:
         return found in _INTEGERS
     if declared is ColumnType.VARCHAR:
-        return found == declared or found.startswith("ENUM")
-    return found == declared
+        return found == declared.value or found.startswith("ENUM")
+    return found == declared.value

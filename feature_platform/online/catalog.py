@@ -19,7 +19,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from feature_platform.domain.feature_service import FeatureService, ViewSelection
-from feature_platform.domain.types import ColumnType
+from feature_platform.domain.types import FeatureType
 from feature_platform.errors import CorruptValueError, RequestError, UnknownNameError, chosen_from
 from feature_platform.online.codec import Layout, columns_from_json
 from feature_platform.online.connection import Command, Connection
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     # ten records that a client does not need, and pays for at import
     from feature_platform.domain.feature_view import FeatureView
 
-Columns = tuple[tuple[str, ColumnType], ...]
+Columns = tuple[tuple[str, FeatureType], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

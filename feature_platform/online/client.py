@@ -22,6 +22,7 @@ from feature_platform.online import catalog as catalogs
 from feature_platform.online.catalog import Catalog, ViewDocument
 from feature_platform.online.codec import decode_prefix, layout_id_of
 from feature_platform.online.connection import Connection, ConnectionPool
+from feature_platform.online.decoding import decode
 from feature_platform.online.keys import entity_key, row_key
 from feature_platform.online.result import FeatureStatus, OnlineFeatures, OnlineRow, ViewReading
 from feature_platform.online.settings import OnlineSettings, ValkeyAddress
@@ -162,7 +163,7 @@ class FeatureClient:
                 found=f"layout {key[1]:08x}",
                 hint="write the view again with `feature-platform sync --rebuild`",
             )
-        return layout.decode(value)
+        return decode(layout, value)
 
     def _fetch(self, keys: Iterable[bytes]) -> dict[bytes, bytes | None]:
         unique = tuple(dict.fromkeys(keys))

@@ -1,4 +1,4 @@
-"""Values in Valkey, byte by byte (docs/reference/online-format.md has golden vectors).
+"""Values in Valkey, byte by byte (docs/reference/online-format.md; golden vectors beside it).
 
 Rule: a value says by itself which plan wrote it, when it was true and how to read it.
 
@@ -8,8 +8,8 @@ Rule: a value says by itself which plan wrote it, when it was true and how to re
 | 8 | event time, microseconds since 1970 UTC, i64 big-endian with the sign bit flipped: bytes order as instants do |
 | 4 | layout id, u32 big-endian |
 | ⌈n/8⌉ | null bitmap: bit i (least significant first) is set if column i of the layout is NULL |
-| … | fixed section, little-endian, unpadded: a slot per column; a string's slot is its u32 length in bytes |
-| … | the strings' UTF-8, in column order, nothing between them |
+| … | fixed section, little-endian, unpadded: a slot per column; of a text, blob or list of any length, its u32 length |
+| … | the bytes of those, in column order, nothing between them |
 
 "None" is the bare prefix: position, then eight zero bytes. A NULL's slot is zero. NaN is a value like any other.
 """
@@ -24,32 +24,74 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
-from feature_platform.domain.types import ColumnType
+from feature_platform.domain.types import ColumnType, DecimalType, FeatureType, ListType, parse_column_type
 from feature_platform.errors import CorruptValueError
 
 PREFIX_BYTES: Final = 16
 HEADER_BYTES: Final = 20
 SIGN_BIT: Final = 1 << 63
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_EPOCH_DAYS: Final = date(1970, 1, 1).toordinal()
+EPOCH_DAYS: Final = date(1970, 1, 1).toordinal()
+LONG_DIGITS: Final = 18
+"""Decimals of up to this many digits have a slot of 8 bytes, longer ones of 16."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 _PREFIX: Final = struct.Struct(">QQ")
 _HEADER: Final = struct.Struct(">QQI")
 
-# Eight-byte columns first: slots of one type lie together and columnar readers can take them as one matrix.
-SLOTS: Final[Mapping[ColumnType, str]] = {
+# Eight-byte columns first: slots of one type lie together and columnar readers can take them as one matrix. The order
+# is part of the format. Types between these were added later, and the order of the older ones among themselves stayed.
+NUMBERS: Final[Mapping[ColumnType, str]] = {
     ColumnType.DOUBLE: "d",
     ColumnType.BIGINT: "q",
     ColumnType.TIMESTAMPTZ: "q",
+    ColumnType.UBIGINT: "Q",
     ColumnType.FLOAT: "f",
     ColumnType.INTEGER: "i",
     ColumnType.DATE: "i",
+    ColumnType.UINTEGER: "I",
     ColumnType.VARCHAR: "I",
+    ColumnType.BLOB: "I",
     ColumnType.SMALLINT: "h",
+    ColumnType.USMALLINT: "H",
     ColumnType.TINYINT: "b",
+    ColumnType.UTINYINT: "B",
     ColumnType.BOOLEAN: "?",
 }
-_WIRE_RANK: Final = {type_: rank for rank, type_ in enumerate(SLOTS)}
+_RANKS: Final = {type_: 2 * rank for rank, type_ in enumerate(NUMBERS)}
+_AFTER_UBIGINT: Final = _RANKS[ColumnType.UBIGINT] + 1
+_AFTER_BLOB: Final = _RANKS[ColumnType.BLOB] + 1
+_FIRST: Final = -1
+_LAST: Final = 2 * len(NUMBERS)
+
+
+def wire_rank(type_: FeatureType) -> int:
+    """Where columns of this type stand in a layout."""
+    if isinstance(type_, DecimalType):
+        return _AFTER_UBIGINT if type_.precision <= LONG_DIGITS else _FIRST
+    if isinstance(type_, ListType):
+        return _AFTER_BLOB if type_.length is None else _LAST
+    return _RANKS[type_]
+
+
+def has_tail(type_: FeatureType) -> bool:
+    """Whether the slot holds a length in bytes, and the bytes lie behind the fixed section."""
+    if isinstance(type_, ListType):
+        return type_.length is None
+    return type_ in (ColumnType.VARCHAR, ColumnType.BLOB)
+
+
+def slot_format(type_: FeatureType) -> str:
+    """The slot in `struct`'s letters; long decimals and lists of a fixed length are raw bytes."""
+    if isinstance(type_, DecimalType):
+        return "q" if type_.precision <= LONG_DIGITS else "16s"
+    if isinstance(type_, ListType):
+        return "I" if type_.length is None else f"{type_.length * element_bytes(type_)}s"
+    return NUMBERS[type_]
+
+
+def element_bytes(type_: ListType) -> int:
+    """Bytes of one element of a list."""
+    return struct.calcsize("<" + NUMBERS[type_.element])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,38 +110,32 @@ class Layout:
     The id is a hash of the columns, so equal layouts have equal ids wherever and whenever they were published.
     """
 
-    columns: tuple[tuple[str, ColumnType], ...]
+    columns: tuple[tuple[str, FeatureType], ...]
     layout_id: int = field(init=False)
-    _struct: struct.Struct = field(init=False, repr=False, compare=False)
-    _bitmap_bytes: int = field(init=False, repr=False, compare=False)
-    _decoders: tuple[tuple[int, ColumnType], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         canonical = json.dumps([[name, type_.value] for name, type_ in self.columns], separators=(",", ":"))
         digest = hashlib.sha256(canonical.encode()).digest()
         object.__setattr__(self, "layout_id", int.from_bytes(digest[:4], "big"))
-        object.__setattr__(self, "_struct", struct.Struct("<" + "".join(SLOTS[type_] for _, type_ in self.columns)))
-        object.__setattr__(self, "_bitmap_bytes", (len(self.columns) + 7) // 8)
-        converted = (ColumnType.VARCHAR, ColumnType.DATE, ColumnType.TIMESTAMPTZ)
-        object.__setattr__(
-            self,
-            "_decoders",
-            tuple((i, type_) for i, (_, type_) in enumerate(self.columns) if type_ in converted),
-        )
 
     @classmethod
-    def of(cls, features: Iterable[tuple[str, ColumnType]]) -> Layout:
+    def of(cls, features: Iterable[tuple[str, FeatureType]]) -> Layout:
         """The layout in which a view with these features is written.
 
         >>> [name for name, _ in Layout.of([("note", ColumnType.VARCHAR), ("mean", ColumnType.DOUBLE)]).columns]
         ['mean', 'note']
         """
-        return cls(tuple(sorted(features, key=lambda column: _WIRE_RANK[column[1]])))
+        return cls(tuple(sorted(features, key=lambda column: wire_rank(column[1]))))
 
     @property
     def bitmap_bytes(self) -> int:
         """Length of the null bitmap."""
-        return self._bitmap_bytes
+        return (len(self.columns) + 7) // 8
+
+    @property
+    def fixed_format(self) -> str:
+        """The fixed section in `struct`'s letters."""
+        return "".join(slot_format(type_) for _, type_ in self.columns)
 
     def encode(self, position: int, event_timestamp: datetime, row: Mapping[str, Any]) -> bytes:
         """One row. The sync encodes columns at a time; this is the same format for one row, and its test's oracle."""
@@ -107,55 +143,34 @@ class Layout:
         tail = []
         nulls = 0
         for i, (name, type_) in enumerate(self.columns):
-            value = row[name]
-            if value is None:
+            slot = encode_slot(type_, row[name])
+            if slot is None:
                 nulls |= 1 << i
-                value = 0
-            elif type_ is ColumnType.VARCHAR:
-                tail.append(value.encode())
-                value = len(tail[-1])
-            elif type_ is ColumnType.DATE:
-                value = value.toordinal() - _EPOCH_DAYS
-            elif type_ is ColumnType.TIMESTAMPTZ:
-                value = to_micros(value)
-            slots.append(value)
+                slot = b"" if slot_format(type_).endswith("s") else 0
+            elif has_tail(type_):
+                tail.append(slot)
+                slot = len(slot)
+            slots.append(slot)
         header = _HEADER.pack(position, to_micros(event_timestamp) + SIGN_BIT, self.layout_id)
-        return b"".join((header, nulls.to_bytes(self._bitmap_bytes, "little"), self._struct.pack(*slots), *tail))
+        fixed = struct.pack("<" + self.fixed_format, *slots)
+        return b"".join((header, nulls.to_bytes(self.bitmap_bytes, "little"), fixed, *tail))
 
-    def decode(self, value: bytes) -> dict[str, Any]:
-        """The features of a row, by name in wire order.
 
-        Raises:
-            CorruptValueError: the bytes do not have this layout.
-        """
-        start = HEADER_BYTES + self._bitmap_bytes
-        offset = start + self._struct.size
-        try:
-            values = list(self._struct.unpack_from(value, start))
-            for i, type_ in self._decoders:
-                if type_ is ColumnType.VARCHAR:
-                    end = offset + values[i]
-                    values[i] = value[offset:end].decode()
-                    offset = end
-                elif type_ is ColumnType.DATE:
-                    values[i] = date.fromordinal(values[i] + _EPOCH_DAYS)
-                else:
-                    values[i] = from_micros(values[i])
-        except (struct.error, UnicodeDecodeError, ValueError, OverflowError) as error:
-            raise self._corrupt(value, str(error)) from error
-        if offset != len(value):
-            raise self._corrupt(value, f"{len(value)} bytes where the layout asks for {offset}")
-        nulls = int.from_bytes(value[HEADER_BYTES:start], "little")
-        if nulls:
-            values = [None if nulls >> i & 1 else item for i, item in enumerate(values)]
-        return {name: item for (name, _), item in zip(self.columns, values, strict=True)}
-
-    def _corrupt(self, value: bytes, problem: str) -> CorruptValueError:
-        return CorruptValueError(
-            f"a value does not have the layout {self.layout_id:08x} that it names",
-            found=f"{problem}; it begins {value[:48].hex()}",
-            hint="write the view again with `feature-platform sync --rebuild`",
-        )
+def encode_slot(type_: FeatureType, value: Any) -> Any:
+    """What the slot of a value holds, or the bytes behind the fixed section; None for NULL."""
+    if value is None:
+        return None
+    if isinstance(type_, ListType):
+        return struct.pack(f"<{len(value)}{NUMBERS[type_.element]}", *value)
+    if isinstance(type_, DecimalType):
+        sign, digits, exponent = value.as_tuple()
+        unscaled = int("".join(map(str, digits))) * 10 ** (exponent + type_.scale) * (-1 if sign else 1)
+        return unscaled if type_.precision <= LONG_DIGITS else unscaled.to_bytes(16, "little", signed=True)
+    if type_ is ColumnType.VARCHAR:
+        return value.encode()
+    if type_ is ColumnType.DATE:
+        return value.toordinal() - EPOCH_DAYS
+    return to_micros(value) if type_ is ColumnType.TIMESTAMPTZ else value
 
 
 def decode_prefix(value: bytes) -> Prefix:
@@ -209,6 +224,16 @@ def from_micros(micros: int) -> datetime:
         raise CorruptValueError("an instant lies outside the years 1 to 9999", found=f"{micros} µs") from error
 
 
-def columns_from_json(columns: Sequence[Sequence[str]]) -> tuple[tuple[str, ColumnType], ...]:
-    """Names and types as a published document spells them."""
-    return tuple((name, ColumnType(type_)) for name, type_ in columns)
+def columns_from_json(columns: Sequence[Sequence[str]]) -> tuple[tuple[str, FeatureType], ...]:
+    """Names and types as a published document spells them.
+
+    Raises:
+        ValueError: a type is none of this version of the platform.
+    """
+    parsed = []
+    for name, text in columns:
+        type_ = parse_column_type(text)
+        if type_ is None or type_.value != text:
+            raise ValueError(f"column {name} has the type {text!r}, which this client does not know")
+        parsed.append((name, type_))
+    return tuple(parsed)

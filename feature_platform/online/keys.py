@@ -16,7 +16,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 
-from feature_platform.domain.types import ColumnType
+from feature_platform.domain.types import ColumnType, FeatureType
 from feature_platform.errors import EntityError, chosen_from
 
 ESCAPES = (("%", "%25"), (",", "%2C"), ("{", "%7B"), ("}", "%7D"))
@@ -31,12 +31,18 @@ VIEWS = PREFIX + "views"
 LAYOUTS = PREFIX + "layouts"
 SERVICES = PREFIX + "services"
 
-_INTEGER_BITS = {ColumnType.TINYINT: 8, ColumnType.SMALLINT: 16, ColumnType.INTEGER: 32, ColumnType.BIGINT: 64}
-_EXPECTED = {
+_SIGNED = {ColumnType.TINYINT: 8, ColumnType.SMALLINT: 16, ColumnType.INTEGER: 32, ColumnType.BIGINT: 64}
+_UNSIGNED = {ColumnType.UTINYINT: 8, ColumnType.USMALLINT: 16, ColumnType.UINTEGER: 32, ColumnType.UBIGINT: 64}
+_INTEGERS: dict[FeatureType, range] = {
+    **{type_: range(-(1 << (bits - 1)), 1 << (bits - 1)) for type_, bits in _SIGNED.items()},
+    **{type_: range(1 << bits) for type_, bits in _UNSIGNED.items()},
+}
+_EXPECTED: dict[FeatureType, str] = {
     ColumnType.BOOLEAN: "True or False",
     ColumnType.VARCHAR: "a str",
     ColumnType.DATE: "a datetime.date",
-    **{type_: f"an int of {bits} bits" for type_, bits in _INTEGER_BITS.items()},
+    **{type_: f"an int of {bits} bits" for type_, bits in _SIGNED.items()},
+    **{type_: f"an int of {bits} bits, not negative" for type_, bits in _UNSIGNED.items()},
 }
 
 
@@ -56,7 +62,7 @@ def escape(text: str) -> str:
     return text or EMPTY
 
 
-def entity_key(types: Sequence[tuple[str, ColumnType]], entity: Mapping[str, object]) -> bytes:
+def entity_key(types: Sequence[tuple[str, FeatureType]], entity: Mapping[str, object]) -> bytes:
     """The encoded key of one entity.
 
     Args:
@@ -87,7 +93,7 @@ def entity_key(types: Sequence[tuple[str, ColumnType]], entity: Mapping[str, obj
         ) from error
 
 
-def canonical_text(name: str, type_: ColumnType, value: object) -> str:
+def canonical_text(name: str, type_: FeatureType, value: object) -> str:
     """The one text of a key value, before escaping.
 
     Raises:
@@ -108,14 +114,13 @@ def canonical_text(name: str, type_: ColumnType, value: object) -> str:
         return "true" if value else "false"
     if type_ is ColumnType.DATE and isinstance(value, date) and not isinstance(value, datetime):
         return value.isoformat()
-    bits = _INTEGER_BITS.get(type_)
-    if bits is not None and not isinstance(value, bool):
+    if type_ in _INTEGERS and not isinstance(value, bool):
         try:
             number = operator.index(value)  # type: ignore[arg-type]
         except TypeError:
             pass
         else:
-            if -(1 << (bits - 1)) <= number < 1 << (bits - 1):
+            if number in _INTEGERS[type_]:
                 return str(number)
     raise EntityError(
         f"entity column {name!r} has a value of the wrong type",
@@ -125,7 +130,7 @@ def canonical_text(name: str, type_: ColumnType, value: object) -> str:
     )
 
 
-def parse_text(name: str, type_: ColumnType, text: str) -> object:
+def parse_text(name: str, type_: FeatureType, text: str) -> object:
     """A key value as a person types it on a command line.
 
     Raises:
@@ -137,7 +142,7 @@ def parse_text(name: str, type_: ColumnType, text: str) -> object:
     try:
         if type_ is ColumnType.BOOLEAN:
             return {"true": True, "false": False}[text.lower()]
-        if type_ in _INTEGER_BITS:
+        if type_ in _INTEGERS:
             return int(text)
         if type_ is ColumnType.DATE:
             return date.fromisoformat(text)

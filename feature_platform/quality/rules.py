@@ -18,7 +18,7 @@ from datetime import date, datetime
 from typing import Any
 
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, Expectation, FeatureView
-from feature_platform.domain.types import ColumnType
+from feature_platform.domain.types import ColumnType, FeatureType
 from feature_platform.errors import Finding, InvalidDeclarationsError, chosen_from
 
 SEVERITIES = ("error", "warn")
@@ -78,7 +78,7 @@ _BOUND_ARGUMENTS = ("min_value", "max_value")
 _FLOATS = (ColumnType.FLOAT, ColumnType.DOUBLE)
 
 
-def column_types(view: FeatureView) -> dict[str, ColumnType]:
+def column_types(view: FeatureView) -> dict[str, FeatureType]:
     """Type of every column of the view's model, in the order of the declaration."""
     keys = {column.name: column.type for column in view.entities}
     features = {column.name: column.type for column in view.features}
@@ -144,7 +144,7 @@ def find_problems(view: FeatureView) -> tuple[Finding, ...]:
     )
 
 
-def _problems(expectation: Expectation, types: Mapping[str, ColumnType]) -> Iterator[dict[str, str]]:
+def _problems(expectation: Expectation, types: Mapping[str, FeatureType]) -> Iterator[dict[str, str]]:
     if expectation.type not in SUPPORTED:
         yield {
             "problem": f"expectation {expectation.type} is not supported",

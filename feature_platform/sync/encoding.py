@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
-from feature_platform.domain.types import ColumnType
+from feature_platform.domain.types import ColumnType, DecimalType, FeatureType, ListType
 from feature_platform.errors import BatchRejectedError
 from feature_platform.online import keys
-from feature_platform.online.codec import SIGN_BIT, SLOTS, Layout, tombstone
+from feature_platform.online.codec import LONG_DIGITS, NUMBERS, SIGN_BIT, Layout, has_tail, tombstone
 from feature_platform.online.functions import write_name
 from feature_platform.sync.plan import HORIZON
 
@@ -51,7 +51,7 @@ def encode_rows(view: FeatureView, layout: Layout, position: int, batch: pa.Reco
     """Calls that write rows: key columns, `_horizon`, `event_timestamp`, features.
 
     Raises:
-        BatchRejectedError: an instant or a date lies outside the years 1 to 9999.
+        BatchRejectedError: an instant or a date lies outside the years 1 to 9999, or a list has a NULL element.
     """
     values = encode_values(view, layout, position, batch)
     events = _micros(view, EVENT_TIMESTAMP, batch)
@@ -85,7 +85,7 @@ def encode_values(view: FeatureView, layout: Layout, position: int, batch: pa.Re
     """The values of a batch (`online.codec`).
 
     Raises:
-        BatchRejectedError: an instant or a date lies outside the years 1 to 9999.
+        BatchRejectedError: an instant or a date lies outside the years 1 to 9999, or a list has a NULL element.
     """
     count = batch.num_rows
     columns = [(f"c{i}", name, type_) for i, (name, type_) in enumerate(layout.columns)]
@@ -97,7 +97,7 @@ def encode_values(view: FeatureView, layout: Layout, position: int, batch: pa.Re
                 ("event", ">u8"),
                 ("layout", ">u4"),
                 ("nulls", "u1", (layout.bitmap_bytes,)),
-                *((slot, "<" + SLOTS[type_]) for slot, _, type_ in columns),
+                *((slot, *_slot(type_)) for slot, _, type_ in columns),
             ]
         ),
     )
@@ -110,10 +110,12 @@ def encode_values(view: FeatureView, layout: Layout, position: int, batch: pa.Re
     for i, (slot, name, type_) in enumerate(columns):
         values = batch.column(name)
         nulls[:, i] = pc.is_null(values).to_numpy(zero_copy_only=False)
-        if type_ is ColumnType.VARCHAR:
-            text = pc.coalesce(pc.cast(values, pa.large_binary()), _NOTHING)
-            tails.append(text)
-            fixed[slot] = pc.binary_length(text).to_numpy(zero_copy_only=False)
+        if has_tail(type_):
+            binary = (
+                _list_bytes(view, name, batch) if isinstance(type_, ListType) else pc.cast(values, pa.large_binary())
+            )
+            tails.append(pc.coalesce(binary, _NOTHING))
+            fixed[slot] = pc.binary_length(tails[-1]).to_numpy(zero_copy_only=False)
         else:
             fixed[slot] = _numbers(view, name, type_, batch)
     fixed["nulls"] = np.packbits(nulls, axis=1, bitorder="little")
@@ -121,8 +123,21 @@ def encode_values(view: FeatureView, layout: Layout, position: int, batch: pa.Re
     return pc.binary_join_element_wise(pc.cast(start, pa.large_binary()), *tails, _NOTHING)
 
 
-def _numbers(view: FeatureView, name: str, type_: ColumnType, batch: pa.RecordBatch) -> Any:
+def _slot(type_: FeatureType) -> tuple[Any, ...]:
+    """Numpy's type of a slot, with its shape if it holds several numbers."""
+    if isinstance(type_, DecimalType):
+        return ("<i8",) if type_.precision <= LONG_DIGITS else ("<i8", (2,))
+    if isinstance(type_, ListType):
+        return ("<u4",) if type_.length is None else ("<" + NUMBERS[type_.element], (type_.length,))
+    return ("<" + NUMBERS[type_],)
+
+
+def _numbers(view: FeatureView, name: str, type_: FeatureType, batch: pa.RecordBatch) -> Any:
     values = batch.column(name)
+    if isinstance(type_, DecimalType):
+        return _unscaled(values, type_)
+    if isinstance(type_, ListType):
+        return _matrix(view, name, type_, values)
     if type_ is ColumnType.TIMESTAMPTZ:
         return _micros(view, name, batch)
     if type_ is ColumnType.DATE:
@@ -131,6 +146,50 @@ def _numbers(view: FeatureView, name: str, type_: ColumnType, batch: pa.RecordBa
         return days
     # filled while still typed: an integer must not pass through a float to carry a null
     return pc.fill_null(values, pa.scalar(0, pa.int8()).cast(values.type)).to_numpy(zero_copy_only=False)
+
+
+def _unscaled(values: pa.Array, type_: DecimalType) -> Any:
+    """Arrow's decimals are 16 bytes of two's complement, little-endian: those bytes, or the lower half."""
+    filled = pc.fill_null(pc.cast(values, pa.decimal128(type_.precision, type_.scale)), 0)
+    words = np.frombuffer(filled.buffers()[1], dtype="<i8").reshape(-1, 2)[filled.offset :][: len(filled)]
+    return words[:, 0] if type_.precision <= LONG_DIGITS else words
+
+
+def _matrix(view: FeatureView, name: str, type_: ListType, values: pa.Array) -> Any:
+    """Lists of one length, a row each; zeros for NULL."""
+    elements = values.flatten()
+    _refuse_null_elements(view, name, elements)
+    dtype = np.dtype("<" + NUMBERS[type_.element])
+    matrix = np.zeros((len(values), type_.length or 0), dtype=dtype)
+    held = pc.is_valid(values).to_numpy(zero_copy_only=False)
+    matrix[held] = elements.to_numpy(zero_copy_only=False).reshape(-1, matrix.shape[1])
+    return matrix
+
+
+def _list_bytes(view: FeatureView, name: str, batch: pa.RecordBatch) -> pa.LargeBinaryArray:
+    """The elements of each list, little-endian, side by side; NULL for NULL."""
+    lists = batch.column(name)
+    elements = lists.flatten()
+    _refuse_null_elements(view, name, elements)
+    raw = np.ascontiguousarray(elements.to_numpy(zero_copy_only=False))
+    size = raw.dtype.itemsize
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    offsets = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(lengths) * size))
+    return pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(),
+        len(lists),
+        [None, pa.py_buffer(offsets), pa.py_buffer(raw.astype(raw.dtype.newbyteorder("<")))],
+    )
+
+
+def _refuse_null_elements(view: FeatureView, name: str, elements: pa.Array) -> None:
+    if elements.null_count:
+        raise BatchRejectedError(
+            f"feature view {view.key} has lists with NULL elements in column {name!r}",
+            found=f"{elements.null_count} NULL elements",
+            allowed="NULL lists, empty lists, and lists of numbers",
+            hint="fill the elements in the model, or make the list NULL, and materialize the partition again",
+        )
 
 
 def _micros(view: FeatureView, name: str, batch: pa.RecordBatch) -> Any:

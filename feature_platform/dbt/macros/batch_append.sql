@@ -16,6 +16,7 @@
   {{ refuse_null_keys(written, keys) }};
   {{ refuse_rows_outside(written) }};
   {{ refuse_duplicates(written, keys) }};
+  {{- refuse_null_elements(written) }}
   insert into {{ target }} ({{ get_quoted_csv(columns) }}, _batch_id, _partition_start)
   select
     {{ get_quoted_csv(columns) }},
@@ -91,6 +92,17 @@
   having count(*) filter (where {% for column in columns -%}
     {{ adapter.quote(column) }} is null{{ " or " if not loop.last }}
     {%- endfor %}) > 0
+{%- endmacro %}
+
+
+{% macro refuse_null_elements(written) -%}
+  {#- No client could tell a NULL element from a number: lists are NULL as a whole, or hold numbers. -#}
+  {%- for column in model.columns.values() if '[' in (column.data_type or '') %}
+  select error({{ rejection("") }} || count(*) || {{ dbt.string_literal(" rows whose " ~ column.name ~ " has NULL elements") }})
+  from {{ written }}
+  where list_count({{ adapter.quote(column.name) }}::double[]) < len({{ adapter.quote(column.name) }}::double[])
+  having count(*) > 0;
+  {%- endfor %}
 {%- endmacro %}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from feature_platform.domain.windows import Partition
@@ -22,6 +22,17 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRead:
+    """What a batch could read of one source."""
+
+    source: str
+    watermark: datetime | None
+    """Newest arrival among the rows before the partition's end; None if there were none."""
+    lookback: timedelta | None
+    """How far before its end the partition reaches; None if that is not known: then as far as there are rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """What computing a batch cost and produced. A run over many partitions divides its seconds by rows."""
 
@@ -32,6 +43,8 @@ class Measured:
     peak_memory_bytes: int
     source_watermark: datetime | None
     """Newest `ingested_at` among the source rows the batch could read; None if its sources have none."""
+    reads: tuple[SourceRead, ...] = ()
+    """The same per source, and how far back the batch reaches in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,13 +8,15 @@ docs/reference/ledger.md.
 from __future__ import annotations
 
 from feature_platform.ledger import locks
-from feature_platform.ledger.batches import BatchLedger
+from feature_platform.ledger.held import HeldLedger
 from feature_platform.ledger.journal import Journal, SyncLedger
+from feature_platform.ledger.late import LateLedger
 from feature_platform.ledger.locks import deployment_lock
 from feature_platform.ledger.migrating import migrate
 from feature_platform.ledger.records import (
     BatchHistory,
     Deployment,
+    HeldBatch,
     Incident,
     LedgerEvent,
     SourceLoad,
@@ -24,13 +26,14 @@ from feature_platform.ledger.stores import StoreLedger
 from feature_platform.ledger.training_sets import TrainingSetLedger, TrainingSetRecord
 
 
-class Ledger(BatchLedger, SyncLedger, StoreLedger, TrainingSetLedger, Journal):
+class Ledger(HeldLedger, SyncLedger, StoreLedger, LateLedger, TrainingSetLedger, Journal):
     """One connection to the ledger; one per thread. `with Ledger.connect(url) as ledger: …`."""
 
 
 __all__ = [
     "BatchHistory",
     "Deployment",
+    "HeldBatch",
     "Incident",
     "Ledger",
     "LedgerEvent",

@@ -9,18 +9,15 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 
 from feature_platform.domain.batch import Batch, CheckOutcome, Measured, PublishedBatch
 from feature_platform.domain.feature_view import FeatureView
-from feature_platform.domain.windows import Grain, Partition
+from feature_platform.domain.windows import Partition
 from feature_platform.errors import LedgerConflictError
 from feature_platform.ledger.connection import Append, LedgerConnection, Row
 from feature_platform.ledger.records import BatchHistory, UnfinishedBatch
-
-_PUBLISHED = (
-    "batch_id::text, batch_seq, view, partition_start, partition_end, grain, position, ledger_seq, row_count,"
-    " source_watermark, opened_at, computed_at, published_at"
-)
+from feature_platform.ledger.rows import HISTORY, PUBLISHED, read_batch, read_history, read_published
 
 
 class BatchLedger(LedgerConnection):
@@ -82,6 +79,11 @@ class BatchLedger(LedgerConnection):
             )
             if len(inserted) < len(rows):
                 _refuse_other_measures(append, rows)
+            append.insert(
+                "insert into batch_reads (batch_id, source, watermark, lookback_seconds) values %s"
+                " on conflict do nothing returning 1",
+                [(m.batch_id, read.source, read.watermark, _seconds(read.lookback)) for m in rows for read in m.reads],
+            )
 
     def record_checks(self, outcomes: Iterable[CheckOutcome]) -> None:
         """Record what checks said of batches. Repeating the same record is harmless.
@@ -175,10 +177,10 @@ class BatchLedger(LedgerConnection):
                 _refuse_unpublishable(wanted, found)
                 _insert_published(append, found)
             rows = append.fetch(
-                f"select {_PUBLISHED} from published_batches where batch_id = any(%s::uuid[]) order by ledger_seq",
+                f"select {PUBLISHED} from published_batches where batch_id = any(%s::uuid[]) order by ledger_seq",
                 (wanted,),
             )
-        return tuple(map(_published, rows))
+        return tuple(map(read_published, rows))
 
     # -- reads --------------------------------------------------------------------------------------------------
 
@@ -203,21 +205,21 @@ class BatchLedger(LedgerConnection):
             at_sequence: only what was visible as of this number of the ledger.
         """
         rows = self._fetch(
-            f"select distinct on (partition_start) {_PUBLISHED} from published_batches where view = %s"
+            f"select distinct on (partition_start) {PUBLISHED} from published_batches where view = %s"
             " and (%s::bigint is null or position <= %s) and (%s::bigint is null or ledger_seq <= %s)"
             " order by partition_start, batch_seq desc",
             (view_key, at_position, at_position, at_sequence, at_sequence),
         )
-        return tuple(map(_published, rows))
+        return tuple(map(read_published, rows))
 
     def published_between(self, view_key: str, after: int, through: int) -> tuple[PublishedBatch, ...]:
         """The publishes with `after < position <= through`, in order of position."""
         rows = self._fetch(
-            f"select {_PUBLISHED} from published_batches where view = %s and position > %s and position <= %s"
+            f"select {PUBLISHED} from published_batches where view = %s and position > %s and position <= %s"
             " order by position",
             (view_key, after, through),
         )
-        return tuple(map(_published, rows))
+        return tuple(map(read_published, rows))
 
     def superseded_between(self, view_key: str, after: int, through: int) -> tuple[PublishedBatch, ...]:
         """The batches active at position `after` that are no longer active at `through`, by partition."""
@@ -236,14 +238,16 @@ class BatchLedger(LedgerConnection):
             " order by batch_seq",
             (view_key, view_key),
         )
-        return tuple(UnfinishedBatch(batch=_batch(row), run_id=row[6], opened_at=row[7], age=row[8]) for row in rows)
+        return tuple(
+            UnfinishedBatch(batch=read_batch(row), run_id=row[6], opened_at=row[7], age=row[8]) for row in rows
+        )
 
     def batches(
         self, view_key: str | None = None, *, run_id: str | None = None, limit: int | None = None
     ) -> tuple[BatchHistory, ...]:
         """Batches with all that happened to them, newest first."""
-        rows = self._fetch(_HISTORY, (view_key, view_key, run_id, run_id, limit))
-        return tuple(_history(row) for row in rows)
+        rows = self._fetch(HISTORY, (view_key, view_key, run_id, run_id, limit))
+        return tuple(read_history(row) for row in rows)
 
     def checks(self, batch_id: str) -> tuple[CheckOutcome, ...]:
         """What each check said of a batch, by name."""
@@ -260,21 +264,22 @@ class BatchLedger(LedgerConnection):
     def failing(self, view_key: str) -> tuple[BatchHistory, ...]:
         """Per partition the last attempt that came to an end, where it failed; by partition."""
         rows = self._fetch(
-            "select distinct on (b.partition_start) b.batch_id::text, p.batch_id is null"
+            "select distinct on (b.partition_start) b.batch_id::text, f.batch_id is not null"
             " from batches b left join batch_failed f using (batch_id) left join batch_published p using (batch_id)"
-            " where b.view = %s and (f.batch_id is not null or p.batch_id is not null)"
+            " left join batch_held h using (batch_id)"
+            " where b.view = %s and coalesce(f.batch_id, p.batch_id, h.batch_id) is not null"
             " order by b.partition_start, b.batch_seq desc",
             (view_key,),
         )
         failed = [batch_id for batch_id, has_failed in rows if has_failed]
         histories = (
             self._fetch(
-                f"select * from ({_HISTORY}) h where batch_id = any(%s)", (view_key, view_key, None, None, None, failed)
+                f"select * from ({HISTORY}) h where batch_id = any(%s)", (view_key, view_key, None, None, None, failed)
             )
             if failed
             else ()
         )
-        return tuple(sorted(map(_history, histories), key=lambda history: history.batch.partition.start))
+        return tuple(sorted(map(read_history, histories), key=lambda history: history.batch.partition.start))
 
     def check_counts(self, view_key: str) -> tuple[int, int]:
         """How many checks of a view's batches have spoken, and how many of them failed."""
@@ -294,20 +299,6 @@ left join batch_failed f using (batch_id)
 left join batch_published p using (batch_id)
 where b.batch_id = any(%s::uuid[])
 order by b.batch_seq
-"""
-
-_HISTORY = """
-select b.batch_id::text, b.batch_seq, b.view, b.partition_start, b.partition_end, b.grain, b.run_id, b.code_version,
-       b.opened_at, c.computed_at, c.row_count, c.byte_count, c.compute_seconds, c.peak_memory_bytes,
-       c.source_watermark, a.audited_at, a.passed, f.failed_at, f.reason, p.published_at, p.position
-from batches b
-left join batch_computed c using (batch_id)
-left join batch_audited a using (batch_id)
-left join batch_failed f using (batch_id)
-left join batch_published p using (batch_id)
-where (%s::text is null or b.view = %s) and (%s::text is null or b.run_id = %s)
-order by b.batch_seq desc
-limit %s
 """
 
 
@@ -360,43 +351,5 @@ def _insert_published(append: Append, found: Sequence[Row]) -> None:
     )
 
 
-def _batch(row: Row) -> Batch:
-    partition = Partition(start=row[3], end=row[4], grain=Grain(row[5]))
-    return Batch(batch_id=row[0], seq=row[1], view=row[2], partition=partition)
-
-
-def _published(row: Row) -> PublishedBatch:
-    return PublishedBatch(
-        batch_id=row[0],
-        seq=row[1],
-        view=row[2],
-        partition=Partition(start=row[3], end=row[4], grain=Grain(row[5])),
-        position=row[6],
-        ledger_seq=row[7],
-        row_count=row[8],
-        source_watermark=row[9],
-        opened_at=row[10],
-        computed_at=row[11],
-        published_at=row[12],
-    )
-
-
-def _history(row: Row) -> BatchHistory:
-    return BatchHistory(
-        batch=_batch(row),
-        run_id=row[6],
-        code_version=row[7],
-        opened_at=row[8],
-        computed_at=row[9],
-        row_count=row[10],
-        byte_count=row[11],
-        compute_seconds=row[12],
-        peak_memory_bytes=row[13],
-        source_watermark=row[14],
-        audited_at=row[15],
-        audit_passed=row[16],
-        failed_at=row[17],
-        failure=row[18],
-        published_at=row[19],
-        position=row[20],
-    )
+def _seconds(length: timedelta | None) -> float | None:
+    return None if length is None else length.total_seconds()

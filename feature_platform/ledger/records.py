@@ -30,14 +30,21 @@ class BatchHistory:
     failure: str | None
     published_at: datetime | None
     position: int | None
+    held_at: datetime | None = None
+    rejected_at: datetime | None = None
+    rejection: str | None = None
 
     @property
     def state(self) -> str:
-        """The last thing that happened: `opened`, `computed`, `audited`, `failed` or `published`."""
-        if self.published_at is not None:
-            return "published"
-        if self.failed_at is not None:
-            return "failed"
+        """The last thing that happened: `opened`, `computed`, `audited`, `failed`, `held`, `rejected`, `published`."""
+        for state, at in (
+            ("published", self.published_at),
+            ("failed", self.failed_at),
+            ("rejected", self.rejected_at),
+            ("held", self.held_at),
+        ):
+            if at is not None:
+                return state
         if self.audited_at is not None:
             return "audited"
         return "computed" if self.computed_at is not None else "opened"
@@ -52,6 +59,18 @@ class UnfinishedBatch:
     opened_at: datetime
     age: timedelta
     """By the database's clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldBatch:
+    """An audited batch that waits for somebody to approve or reject it."""
+
+    batch: Batch
+    run_id: str
+    row_count: int
+    held_at: datetime
+    age: timedelta
+    """Since it was held, by the database's clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Materialize partitions of a feature view: open → dbt → measure → audit → publish, all or nothing.
+"""Materialize partitions of a feature view: open → dbt → measure → audit → publish (or hold), all or nothing.
 
 Rule: a batch is visible only after its last check passed, and a run that stops anywhere leaves nothing visible. Its
 batches stay opened or failed in the ledger, its rows unread in the lake; the next run opens new ones.
@@ -32,6 +32,7 @@ from feature_platform.ledger import Ledger, deployment_lock
 from feature_platform.materialization import dbt_run
 from feature_platform.materialization.checks import blocking_failures, describe_failures, judge_data_tests
 from feature_platform.materialization.measure import measure, peak_memory, reset_peak_memory
+from feature_platform.materialization.reach import lookbacks
 from feature_platform.materialization.readiness import check_partitions, check_sources, source_watermarks
 from feature_platform.materialization.rejection import explain
 from feature_platform.materialization.result import (
@@ -60,6 +61,8 @@ class _Run:
     on_event: OnEvent
     batches: tuple[Batch, ...] = ()
     model_seconds: float = 0.0
+    hold: bool = False
+    lookbacks: dict[str, timedelta | None] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -91,6 +94,7 @@ def materialize(
     partitions: Iterable[Partition],
     *,
     run_id: str,
+    hold: bool = False,
     on_event: OnEvent = ignore,
     lock_wait: timedelta = LOCK_WAIT,
 ) -> MaterializationResult:
@@ -102,6 +106,7 @@ def materialize(
         view: the feature view or a reference to it.
         partitions: what to compute; they have ended.
         run_id: who computes, for the ledger (Dagster's run id).
+        hold: keep the audited batches for somebody to approve instead of publishing them.
         on_event: called after each step, and with each event of dbt. What it raises stops the run.
         lock_wait: how long to wait for a deploy to end.
 
@@ -129,6 +134,7 @@ def materialize(
             run_id=run_id,
             ledger=ledger,
             manifest=dbt_run.load_manifest(settings),
+            hold=hold,
             on_event=on_event,
         )
         run.seconds["ready"] = time.perf_counter() - began
@@ -147,12 +153,16 @@ def _run(run: _Run, partitions: Sequence[Partition]) -> MaterializationResult:
         with dbt_run.open_lake(run.settings) as lake:
             measured = _measure(run, lake, partitions, snapshot)
             checks = _audit(run, lake)
+        published: tuple[PublishedBatch, ...] = ()
         with run.timed("publish"):
-            published = run.ledger.publish(run.batch_ids)
+            if run.hold:
+                run.ledger.hold(run.batch_ids)
+            else:
+                published = run.ledger.publish(run.batch_ids)
     except BaseException as error:
         _give_up(run, error)
         raise
-    run.announce(Step.PUBLISHED)
+    run.announce(Step.HELD if run.hold else Step.PUBLISHED)
     return _result(run, published, measured, checks)
 
 
@@ -163,9 +173,11 @@ def _write(run: _Run) -> None:
         outcome = _dbt(run, "run")
         if not outcome.success:
             raise explain(run.view, outcome, run.directory)
-        if all(result.unique_id != run.view.unique_id for result in outcome.results):
+        ours = [result for result in outcome.results if result.unique_id == run.view.unique_id]
+        if not ours:
             raise ComputationError(f"dbt ran nothing of {run.view.key}", hint="look for selectors in dbt's settings")
         run.model_seconds = sum(result.seconds for result in outcome.results)
+        run.lookbacks = lookbacks(run.view, ours[0].compiled_sql, run.manifest)
     run.announce(Step.WRITTEN)
 
 
@@ -182,6 +194,7 @@ def _measure(
             seconds=run.model_seconds,
             peak_memory_bytes=peak_memory(),
             watermarks=source_watermarks(lake, run.view, partitions, snapshot=snapshot),
+            lookbacks=run.lookbacks,
         )
         run.ledger.record_computed(measured)
     run.announce(Step.COMPUTED)
@@ -266,6 +279,7 @@ def _result(
             BatchResult(batch=batch, measured=by_id[batch.batch_id])
             for batch in sorted(published, key=lambda batch: batch.partition)
         ),
+        held=run.batches if run.hold else (),
         checks=checks,
         seconds=dict(run.seconds),
     )

@@ -9,12 +9,12 @@ import resource
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import duckdb
 
-from feature_platform.domain.batch import Batch, Measured
+from feature_platform.domain.batch import Batch, Measured, SourceRead
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.types import ColumnType, FeatureType
 from feature_platform.domain.windows import Partition
@@ -43,7 +43,8 @@ def measure(
     since_snapshot: int,
     seconds: float,
     peak_memory_bytes: int,
-    watermarks: Mapping[Partition, datetime | None],
+    watermarks: Mapping[Partition, Mapping[str, datetime | None]],
+    lookbacks: Mapping[str, timedelta | None],
 ) -> tuple[Measured, ...]:
     """Rows per batch as they are in the lake; the run's seconds and bytes are divided by rows."""
     rows = dict(
@@ -58,7 +59,11 @@ def measure(
             byte_count=round(bytes_per_row * rows.get(batch.batch_id, 0)),
             compute_seconds=seconds * (rows.get(batch.batch_id, 0) / total if total else 1 / len(batches)),
             peak_memory_bytes=peak_memory_bytes,
-            source_watermark=watermarks[batch.partition],
+            source_watermark=max((at for at in watermarks[batch.partition].values() if at is not None), default=None),
+            reads=tuple(
+                SourceRead(source=source, watermark=at, lookback=lookbacks.get(source))
+                for source, at in sorted(watermarks[batch.partition].items())
+            ),
         )
         for batch in batches
     )

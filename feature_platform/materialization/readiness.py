@@ -75,18 +75,17 @@ def check_sources(view: FeatureView, partitions: Sequence[Partition], ledger: Le
 
 def source_watermarks(
     lake: duckdb.DuckDBPyConnection, view: FeatureView, partitions: Sequence[Partition], *, snapshot: int
-) -> dict[Partition, datetime | None]:
-    """Per partition the newest arrival (`loaded_at_field`) among the source rows it can read.
+) -> dict[Partition, dict[str, datetime | None]]:
+    """Per partition and source the newest arrival (`loaded_at_field`) among the source rows it can read.
 
     As of a snapshot before the run's SQL: a row that arrives meanwhile is then newer than the watermark, so that the
     partition counts as late and is computed again, rather than the row being overlooked for ever.
     """
-    found: dict[Partition, datetime | None] = dict.fromkeys(partitions)
+    found: dict[Partition, dict[str, datetime | None]] = {partition: {} for partition in partitions}
     for source in view.sources:
         if source.event_time and source.loaded_at_field:
             for partition, newest in _watermarks_of(lake, source, sorted(partitions), snapshot).items():
-                known = found[partition]
-                found[partition] = newest if known is None or (newest is not None and newest > known) else known
+                found[partition][source.name] = newest
     return found
 
 

@@ -27,6 +27,8 @@ class Step(enum.StrEnum):
     """All checks have spoken and are recorded, with no verdict yet."""
     AUDITED = "audited"
     PUBLISHED = "published"
+    HELD = "held"
+    """Instead of published, if that was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +90,14 @@ class BatchResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaterializationResult:
-    """What a run published. It published everything it was asked for, or it raised."""
+    """What a run published, or held. It did so with everything it was asked for, or it raised."""
 
     view: FeatureView
     run_id: str
     batches: tuple[BatchResult, ...]
-    """In order of partition."""
+    """Published, in order of partition."""
+    held: tuple[Batch, ...] = ()
+    """Kept for approval instead, in order of partition."""
     checks: tuple[CheckOutcome, ...]
     seconds: Mapping[str, float]
     """Per phase: `ready`, `open`, `compute`, `measure`, `tests`, `expectations`, `publish`."""

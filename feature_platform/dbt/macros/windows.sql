@@ -30,6 +30,8 @@
   {#- rolling() checks its window against this; the context's `model` is a copy that lives as long as one compilation -#}
   {%- do model.setdefault('_feature_platform_lookbacks', []).append(seconds) -%}
   {%- set bounds = run_bounds() -%}
+  {#- a comment that says how far back the batch reaches: late rows are mapped to partitions by it #}
+  /* feature_rows {{ tojson({'relation': relation | string, 'event_time': event_time, 'seconds': seconds}) }} */
   (
     select
       {#- first, so that a column of the same name in the relation cannot take its place #}

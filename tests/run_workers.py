@@ -11,6 +11,9 @@ import dbt.cli.main  # noqa: F401 # preloaded: a child then starts in millisecon
 
 from feature_platform.declaration import load_registry
 from feature_platform.domain.windows import parse_partition_key
+from feature_platform.lake import connect
+from feature_platform.late_data import scan_all
+from feature_platform.ledger import Ledger
 from feature_platform.materialization import RunEvent, Step, deploy, materialize
 from feature_platform.settings import Settings
 
@@ -68,3 +71,18 @@ def _materialize(settings: Settings, view: str, keys: tuple[str, ...], run_id: s
     grain = registry.view(view).grain
     partitions = [parse_partition_key(key, grain) for key in keys]
     materialize(settings, registry, view, partitions, run_id=run_id, on_event=listen)
+
+
+def scan_and_die(settings: Settings, moment: str) -> None:
+    """Look for late rows; die when they are read and not recorded, or right after they are."""
+    with Ledger.connect(settings.ledger_url) as ledger, connect(settings, read_only=True) as lake:
+        record = ledger.record_scan
+
+        def dying(*arguments, **options):
+            if moment == "read":
+                die()
+            record(*arguments, **options)
+            die()
+
+        ledger.record_scan = dying
+        list(scan_all(ledger, lake, load_registry(settings.manifest_path), run_id="dies"))

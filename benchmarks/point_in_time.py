@@ -7,7 +7,7 @@ store. Polars and Feast get environments of their own, which are made here with 
 Each measurement is a process of its own; contestants take turns, and of each the round with the least CPU time counts.
 All that answer the same question must give the same answer: rows, values present, and a checksum over all of them.
 
-    .venv/bin/python benchmarks/point_in_time.py --quick    10M rows, 1M labels, 1 view; under 3 minutes once data is made
+    .venv/bin/python benchmarks/point_in_time.py --quick    10M rows, 1M labels, 1 view; 3 minutes once data is made
     .venv/bin/python benchmarks/point_in_time.py            10M rows: 100k, 1M, 10M labels; 1 and 5 views; memory limits
     .venv/bin/python benchmarks/point_in_time.py --full     the same and 100M rows (needs 25 GB of disk, 40 minutes)
 
@@ -162,15 +162,15 @@ def _measure(home: Path, settings: Settings, case: Case, pythons: dict[str, str]
             # whoever takes minutes or was ended is not asked again
             if result.ended or (number and result.wall > SECONDS_GUARD / 10):
                 continue
-            _round(home, path, case, name, pythons[name], result)
+            _round(path, case, name, python=pythons[name], result=result)
             print(f"  round {number + 1}: {name}: {result.ended or f'{result.rounds[-1]:.1f} CPU s'}", flush=True)
     _compare(case, results)
     _table(results)
     return results
 
 
-def _round(home: Path, path: Path, case: Case, name: str, python: str, result: Result) -> None:
-    out = home / "answer.parquet"
+def _round(path: Path, case: Case, name: str, *, python: str, result: Result) -> None:
+    out = path.with_name("answer.parquet")
     out.unlink(missing_ok=True)
     cost, result.ended = _run(python, name, path, out)
     if result.ended:
@@ -234,7 +234,8 @@ def _compare(case: Case, results: dict[str, Result]) -> None:
 
 def _table(results: dict[str, Result]) -> None:
     floor = results["floor"].cpu if "floor" in results else None
-    print(f"  {'':20}{'CPU s':>9}{'/ floor':>9}{'wall s':>9}{'peak MB':>9}{'imports s':>11}  answer (rows, values, sum)")
+    titles = f"{'CPU s':>9}{'/ floor':>9}{'wall s':>9}{'peak MB':>9}{'imports s':>11}"
+    print(f"  {'':20}{titles}  answer (rows, values, sum)")
     for name, r in results.items():
         if r.ended:
             print(f"  {name:20}  {r.ended}")

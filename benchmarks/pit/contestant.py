@@ -22,10 +22,10 @@ Work = Callable[[Case, str], None]
 
 def ours(*, mode: str, ttl: bool = True, plan: str | None = None) -> Work:
     """`FeatureStore.get_historical_features(...).to_parquet`."""
-    from pit.world import TTL, Dataset, registry_of
-
     from feature_platform.offline import FeatureStore
+    from feature_platform.offline.point_in_time import Plan
     from feature_platform.settings import Settings
+    from pit.world import TTL, Dataset, registry_of
 
     def work(case: Case, out: str) -> None:
         settings = Settings(
@@ -36,7 +36,9 @@ def ours(*, mode: str, ttl: bool = True, plan: str | None = None) -> Work:
         wanted = ("name", "days", "letter", "superseded_every")
         views = [Dataset(**{k: v[k] for k in wanted}).view(ttl=TTL if ttl else None) for v in case["views"]]
         store = FeatureStore(settings, registry_of(views))
-        with store.get_historical_features(case["labels"], "all", mode=mode, plan=plan) as features:
+        with store.get_historical_features(
+            case["labels"], "all", mode=mode, plan=Plan(plan) if plan else None
+        ) as features:
             features.to_parquet(out)
 
     return work

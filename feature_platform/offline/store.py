@@ -7,7 +7,7 @@ The lake is opened read-only, with a memory limit; every call has its own DuckDB
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -24,10 +24,9 @@ from feature_platform.errors import NotDeployedError, RequestError
 from feature_platform.lake.sql import batches_table
 from feature_platform.ledger import Ledger
 from feature_platform.offline import point_in_time as pit
-from feature_platform.offline import sets
 from feature_platform.offline.browse import check_deployed, create_feature_views
 from feature_platform.offline.labels import Labels, load_labels
-from feature_platform.offline.sets import TrainingSet
+from feature_platform.offline.sets.doors import TrainingSetDoors
 from feature_platform.offline.training_set import HistoricalFeatures, TrainingSetFacts
 from feature_platform.settings import Settings
 
@@ -38,7 +37,7 @@ _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _JOINS_AS_WRITTEN = "set disabled_optimizers = 'join_order,build_side_probe_side'"
 
 
-class FeatureStore:
+class FeatureStore(TrainingSetDoors):
     """Features for training and for people: see docs/reference/training.md."""
 
     def __init__(self, settings: Settings, registry: FeatureRegistry) -> None:
@@ -145,44 +144,6 @@ class FeatureStore:
             ),
             answers,
         )
-
-    def create_training_set(
-        self,
-        entity_df: Any,
-        service_or_refs: str | FeatureService | Iterable[str],
-        *,
-        name: str | None = None,
-        created_by: str | None = None,
-        progress: Callable[[str], None] = lambda _: None,
-        **options: Any,
-    ) -> TrainingSet:
-        """Make a training set and keep it, with its labels and a manifest: see docs/reference/training-sets.md.
-
-        Args:
-            entity_df: the labels, as `get_historical_features` takes them.
-            service_or_refs: a feature service, or references.
-            name: its name (default: the service's), or `name@3`. A name alone takes its next version.
-            created_by: who made it (default: the user of this process).
-            progress: called with a line for each stage.
-            options: further arguments of `get_historical_features`; they are recorded.
-
-        Raises:
-            NameTakenError: there is a set of this name and version.
-            LockBusyError: another process makes a set of this name just now.
-            RequestError: as `get_historical_features`.
-        """
-        return sets.create_training_set(
-            self, entity_df, service_or_refs, name=name, created_by=created_by, progress=progress, options=options
-        )
-
-    def training_set(self, name: str) -> TrainingSet:
-        """A kept training set: `name` (its newest version) or `name@3`.
-
-        Raises:
-            UnknownNameError: there is none.
-        """
-        with Ledger.connect(self.settings.ledger_url) as ledger:
-            return TrainingSet(ledger.training_set(*sets.parse_name(name)), sets.SetFiles.of(self.settings))
 
     def connect(self, *, at_sequence: int | None = None) -> duckdb.DuckDBPyConnection:
         """A DuckDB connection for people: `features.<view>` over the batches published now; the lake is read-only.

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from offline_platform import CARRIER, ROUTE, Platform, arrow, registry_of
+from offline_platform import CARRIER, ROUTE, Platform, arrow, declare, measured, registry_of
 
+from feature_platform import lake
+from feature_platform.domain.feature_view import Column
+from feature_platform.domain.types import ColumnType
+from feature_platform.domain.windows import Grain, Partition
 from feature_platform.errors import DamagedFileError, LockBusyError, NameTakenError, RequestError, UnknownNameError
+from feature_platform.lake.sql import batches_table, build_add_columns
 from feature_platform.ledger import Ledger
-from feature_platform.offline.sets.manifest import Manifest
+from feature_platform.offline.parquet import read_content
+from feature_platform.offline.point_in_time import Plan
+from feature_platform.offline.sets import Manifest, Verdict, reproducing
+from feature_platform.offline.sets.files import hash_file
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -144,3 +157,144 @@ def test_an_altered_or_missing_file_is_not_read(platform: Platform, labels) -> N
     path.unlink()
     with pytest.raises(DamagedFileError, match="missing"):
         kept.to_pandas()
+
+
+def test_the_same_bytes_whatever_happened_since(platform: Platform, labels, tmp_path) -> None:
+    """Later batches, a correction, another declaration, an added column, merged files; more and fewer threads."""
+    kept = platform.store.create_training_set(labels, "departure_delay")
+    content = Path(kept.path).read_bytes()
+    for day in range(2, 6):
+        platform.add(CARRIER, at(day), [["AA", at(day + 1), float(day), day]])
+    platform.add(CARRIER, at(1), [["AA", at(2), 99.0, 99]])  # a correction of what the labels saw
+    platform.add(ROUTE, at(2), [["JFK", 1, at(2, 1), -1.0]])  # newer than the winner
+    columns = (*CARRIER.features, Column(name="cancelled", type=ColumnType.BIGINT))
+    changed = replace(CARRIER, features=columns, ttl=timedelta(hours=1), availability_delay=timedelta(days=9))
+    later = Platform(platform.settings, registry_of(changed, ROUTE))
+    with lake.connect(platform.settings) as connection:
+        for statement in build_add_columns(changed, dict.fromkeys(("delay", "flights"), "")):
+            connection.execute(statement)
+        connection.execute("call ducklake_flush_inlined_data('lake')")
+        connection.execute("call ducklake_merge_adjacent_files('lake')")
+    later.add(changed, at(0), [["AA", at(1), 7.0, 70, 700]])
+
+    now = later.store.create_training_set(labels, "departure_delay")
+    assert now.manifest.data.content_hash != kept.manifest.data.content_hash
+    for store in (later.store, later.with_memory("100MB").store):
+        again = store.reproduce_training_set("departure_delay@1", tmp_path / "again.parquet")
+        assert (again.verdict, again.reasons) == (Verdict.IDENTICAL, ())
+        assert (tmp_path / "again.parquet").read_bytes() == content
+        assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_many_row_groups_whatever_the_threads_and_the_memory(settings, tmp_path) -> None:
+    """Three row groups: the join's plan, the threads and the limit leave the bytes alone."""
+    view = declare(
+        "users", entities={"user_id": ColumnType.BIGINT}, features={"x": ColumnType.DOUBLE}, ttl=timedelta(days=2)
+    )
+    platform = Platform(settings, registry_of(view))
+    platform.deploy()
+    with Ledger.connect(settings.ledger_url) as ledger, lake.connect(settings) as connection:
+        for day in range(3):
+            partition = Partition(start=at(day), end=at(day + 1), grain=Grain.DAY)
+            (batch,) = ledger.open_batches(view, [partition], run_id="r")
+            connection.execute(
+                f"insert into {batches_table(view)} select i, $end - to_seconds(hash(i) % 3600), random(), $id, $start"
+                " from range(20000) t(i)",
+                {"end": partition.end, "start": partition.start, "id": batch.batch_id},
+            )
+            ledger.record_computed([measured(batch.batch_id, 20_000)])
+            ledger.record_audited([batch.batch_id], passed=True)
+            ledger.publish([batch.batch_id])
+    labels = tmp_path / "labels.parquet"
+    with duckdb.connect() as connection:
+        connection.execute(
+            "copy (select (hash(i) % 25000)::bigint as user_id, timestamptz '2026-03-01' + to_seconds(i % 255000)"
+            f" as event_timestamp, md5(i::varchar) as note from range(260000) t(i)) to '{labels}'"
+        )
+    kept = platform.store.create_training_set(labels, "users")
+    assert pq.read_metadata(kept.path).num_row_groups == 3
+    hashes = set()
+    for plan, memory, threads in ((Plan.HASH, "1GB", 1), (Plan.ASOF, "1GB", 2), (Plan.HASH, "120MB", 2)):
+        store = platform.with_memory(memory).store
+        with store.get_historical_features(labels, "users", plan=plan) as features:
+            features._connection.execute(f"set threads = {threads}")
+            hashes.add(hash_file(features.to_parquet(tmp_path / "again.parquet")))
+    assert hashes == {kept.manifest.data.sha256}
+    # rows in another order, in another compression: the bytes differ, the content does not
+    with duckdb.connect() as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        connection.execute(
+            f"copy (from '{kept.path}' order by note) to '{tmp_path}/mixed.parquet' (compression snappy)"
+        )
+        assert read_content(connection, tmp_path / "mixed.parquet").content_hash == kept.manifest.data.content_hash
+
+
+def test_what_cannot_be_made_again_says_why(platform: Platform, labels, monkeypatch) -> None:
+    store = platform.store
+    kept = store.create_training_set(labels, "departure_delay")
+    monkeypatch.setattr(reproducing, "versions", lambda: kept.manifest.versions | {"duckdb": "9.9.9"})
+    again = store.reproduce_training_set("departure_delay")
+    assert again.verdict is Verdict.IDENTICAL
+    assert again.reasons == (f"made with duckdb {kept.manifest.versions['duckdb']}, and this is 9.9.9",)
+    # another writer of Parquet: same rows, other bytes
+    monkeypatch.setattr("feature_platform.offline.parquet.WRITER", {"format": "parquet", "compression": "snappy"})
+    again = store.reproduce_training_set("departure_delay")
+    assert again.verdict is Verdict.SAME_CONTENT
+    assert again.content_hash == again.expected_content_hash == kept.manifest.data.content_hash
+    assert again.sha256 != again.expected_sha256
+    monkeypatch.undo()
+
+    Path(kept.path).write_bytes(b"")
+    assert "not the file that was kept" in store.reproduce_training_set("departure_delay").reasons[0]
+    with Ledger.connect(platform.settings.ledger_url) as ledger:
+        second = ledger.active_batches(CARRIER.key)[1].batch_id
+    with lake.connect(platform.settings) as connection:
+        connection.execute(f"delete from {batches_table(CARRIER)} where _batch_id = ?", [second])
+    again = store.reproduce_training_set("departure_delay")
+    assert again.verdict is Verdict.DIFFERENT
+    assert f"rows of 1 of 2 batches are not in the lake: {second} of 2026-03-02 (0 of 2)" in again.reasons[-1]
+    Path(kept.directory, "labels.parquet").unlink()
+    again = store.reproduce_training_set("departure_delay")
+    assert again.verdict is Verdict.IMPOSSIBLE
+    assert "labels.parquet" in again.reasons[-1]
+
+
+def test_a_killed_maker_leaves_nothing_that_counts(platform: Platform, labels, settings_in_environ, tmp_path) -> None:
+    """SIGKILL at every stage; also between the files' last step and the record."""
+    pq.write_table(labels, tmp_path / "labels.parquet")
+    program = f"""
+import os, signal, sys
+sys.path[:0] = {sys.path!r}
+from offline_platform import CARRIER, ROUTE, Platform, registry_of
+from feature_platform.ledger import Ledger
+from feature_platform.settings import Settings
+def die(line):
+    if line == sys.argv[1]: os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[1] == "recording":
+    Ledger.record_training_set = lambda *_, **__: die("recording")
+Platform(Settings.from_env(), registry_of(CARRIER, ROUTE)).store.create_training_set(
+    {str(tmp_path / "labels.parquet")!r}, "departure_delay", progress=die)
+"""
+    for stage in ("joining the features", "hashing", "recording"):
+        killed = subprocess.run([sys.executable, "-c", program, stage], capture_output=True, text=True, check=False)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        with pytest.raises(UnknownNameError):
+            platform.store.training_set("departure_delay")
+    kept = platform.store.create_training_set(labels, "departure_delay")
+    assert kept.key == "departure_delay@1"
+    assert [path.name for path in Path(kept.directory).parent.iterdir()] == ["1"]
+    assert platform.store.reproduce_training_set("departure_delay").verdict is Verdict.IDENTICAL
+
+
+def test_a_set_that_was_given_up(platform: Platform, labels) -> None:
+    store = platform.store
+    store.create_training_set(labels, "departure_delay")
+    assert store.release_training_set("departure_delay", reason="retrained", released_by="ann")
+    assert not store.release_training_set("departure_delay@1", reason="again")
+    kept = store.training_set("departure_delay")
+    assert kept.is_released
+    assert kept.to_arrow().num_rows == len(LABELS)
+    with Ledger.connect(platform.settings.ledger_url) as ledger:
+        assert ledger.batches_sets_need(CARRIER.key) == {}
+    assert store.create_training_set(labels, "departure_delay").key == "departure_delay@2"
+    assert [one.key for one in store.training_sets("departure_delay")] == ["departure_delay@2", "departure_delay@1"]

@@ -1,14 +1,12 @@
 """Kept training sets: made once, never changed, made again byte by byte, compared, explained.
 
-The doors are methods of `FeatureStore`: `create_training_set`, `training_set`, `reproduce_training_set`,
-`diff_training_sets`, `explain_training_set`.
+Rule: nobody calls what is here but through the methods of `FeatureStore` (`doors`).
 """
 
 from __future__ import annotations
 
-from feature_platform.offline.sets.creating import create_training_set
-from feature_platform.offline.sets.files import SetFiles
 from feature_platform.offline.sets.kept import TrainingSet
-from feature_platform.offline.sets.manifest import Manifest, parse_name
+from feature_platform.offline.sets.manifest import Manifest
+from feature_platform.offline.sets.reproducing import Reproduction, Verdict
 
-__all__ = ["Manifest", "SetFiles", "TrainingSet", "create_training_set", "parse_name"]
+__all__ = ["Manifest", "Reproduction", "TrainingSet", "Verdict"]

@@ -50,7 +50,7 @@ def create_training_set(
     service_or_refs: str | FeatureService | Iterable[str],
     *,
     name: str | None,
-    created_by: str | None,
+    created_by: str,
     progress: Progress,
     options: Mapping[str, Any],
 ) -> TrainingSet:
@@ -85,7 +85,7 @@ def create_training_set(
                 name=name,
                 version=version,
                 created_at=datetime.now(UTC),
-                created_by=created_by or _whoami(),
+                created_by=created_by,
                 mode=str(facts.mode),
                 at_sequence=facts.ledger_sequence,
                 row_count=facts.row_count,
@@ -190,7 +190,8 @@ def versions() -> dict[str, str]:
     }
 
 
-def _whoami() -> str:
+def whoami() -> str:
+    """The user of this process."""
     try:
         return getpass.getuser()
     except OSError:  # a container's user without a name

@@ -1,0 +1,113 @@
+"""The part of `FeatureStore` that keeps training sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from feature_platform.domain.feature_service import FeatureService
+from feature_platform.ledger import Ledger
+from feature_platform.offline.sets import creating, reproducing
+from feature_platform.offline.sets.files import SetFiles
+from feature_platform.offline.sets.kept import TrainingSet
+from feature_platform.offline.sets.manifest import parse_name
+
+if TYPE_CHECKING:
+    from feature_platform.offline.store import FeatureStore
+
+
+def _silent(_: str) -> None: ...
+
+
+class TrainingSetDoors:
+    """Methods of `FeatureStore`: see docs/reference/training-sets.md."""
+
+    def create_training_set(
+        self,
+        entity_df: Any,
+        service_or_refs: str | FeatureService | Iterable[str],
+        *,
+        name: str | None = None,
+        created_by: str | None = None,
+        progress: Callable[[str], None] = _silent,
+        **options: Any,
+    ) -> TrainingSet:
+        """Make a training set and keep it, with its labels and a manifest.
+
+        Args:
+            entity_df: the labels, as `get_historical_features` takes them.
+            service_or_refs: a feature service, or references.
+            name: its name (default: the service's), or `name@3`. A name alone takes its next version.
+            created_by: who made it (default: the user of this process).
+            progress: called with a line for each stage.
+            options: further arguments of `get_historical_features`; they are recorded.
+
+        Raises:
+            NameTakenError: there is a set of this name and version.
+            LockBusyError: another process makes a set of this name just now.
+            RequestError: as `get_historical_features`.
+        """
+        return creating.create_training_set(
+            self._store,
+            entity_df,
+            service_or_refs,
+            name=name,
+            created_by=created_by or creating.whoami(),
+            progress=progress,
+            options=options,
+        )
+
+    def training_set(self, name: str) -> TrainingSet:
+        """A kept training set: `name` (its newest version) or `name@3`.
+
+        Raises:
+            UnknownNameError: there is none.
+        """
+        with Ledger.connect(self._store.settings.ledger_url) as ledger:
+            return TrainingSet(ledger.training_set(*parse_name(name)), SetFiles.of(self._store.settings))
+
+    def training_sets(self, name: str | None = None) -> tuple[TrainingSet, ...]:
+        """All training sets, or all versions of one name; newest first, those given up included."""
+        with Ledger.connect(self._store.settings.ledger_url) as ledger:
+            records = ledger.training_sets(name)
+        return tuple(TrainingSet(record, SetFiles.of(self._store.settings)) for record in records)
+
+    def reproduce_training_set(
+        self, name: str, out: Path | None = None, *, progress: Callable[[str], None] = _silent
+    ) -> reproducing.Reproduction:
+        """Make a kept set again, from its labels and its manifest, and compare by hash.
+
+        Args:
+            name: `name` or `name@3`.
+            out: where to leave the new file (default: nowhere).
+            progress: called with a line for each stage.
+
+        Raises:
+            UnknownNameError: there is no such set.
+        """
+        return reproducing.reproduce_training_set(self._store, self.training_set(name), out, progress)
+
+    def release_training_set(self, name: str, *, reason: str, released_by: str | None = None) -> bool:
+        """Give a set up: retention may remove the batches it needs. Its record and its files stay.
+
+        Args:
+            name: `name@3`, or a name that has one version.
+            reason: why, for the record.
+            released_by: who (default: the user of this process).
+
+        Returns:
+            False if it was given up before.
+
+        Raises:
+            UnknownNameError: there is no such set.
+        """
+        record = self.training_set(name).record
+        with Ledger.connect(self._store.settings.ledger_url) as ledger:
+            return ledger.release_training_set(
+                record.name, record.version, reason=reason, released_by=released_by or creating.whoami()
+            )
+
+    @property
+    def _store(self) -> FeatureStore:
+        return cast("FeatureStore", self)

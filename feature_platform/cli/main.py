@@ -53,7 +53,9 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "backfill": _target("runs:backfill", "Materialize a range of partitions through Dagster."),
     "sync": _target("online:sync", "Bring a view's published batches to the online store."),
     "get": _target("online:get", "Read features of entities from the online store."),
-    "training-set": _target("offline:training_set", "Join features to labels, as of each label's time."),
+    "training-set": _target(
+        "training_sets:training_set", "Join features to labels, as of each label's time; keep, explain."
+    ),
     "sql": _target("offline:sql", "Query the published features, read-only."),
     "ledger": _target("ledger:ledger", "What happened: batches, checks, syncs."),
 }

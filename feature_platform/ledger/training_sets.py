@@ -19,6 +19,8 @@ import psycopg2
 from feature_platform.domain.number_ranges import to_ranges
 from feature_platform.errors import LockBusyError, NameTakenError, UnknownNameError, chosen_from
 from feature_platform.ledger.connection import LedgerConnection, Row
+from feature_platform.ledger.records import BatchHistory
+from feature_platform.ledger.rows import HISTORY, read_history
 
 # "fpts"; with two keys it lies apart from the ledger's own locks, which have one
 _NAME_LOCKS = 0x66707473
@@ -169,6 +171,20 @@ class TrainingSetLedger(LedgerConnection):
             " join batches b on b.batch_seq >= lower(r.numbers) and b.batch_seq < upper(r.numbers)"
             " group by code_version order by min(b.batch_seq)",
             (_multirange(batch_seqs),),
+        )
+        return dict(rows)
+
+    def histories(self, batch_ids: Iterable[str]) -> dict[str, BatchHistory]:
+        """All that is recorded of these batches, by id."""
+        rows = self._fetch(
+            f"select * from ({HISTORY}) h where batch_id = any(%s)", (None, None, None, None, None, [*batch_ids])
+        )
+        return {row[0]: read_history(row) for row in rows}
+
+    def publish_numbers(self, batch_ids: Iterable[str]) -> dict[str, int]:
+        """The number of each published batch's publish, by id: what is asked `as of` an earlier one does not see it."""
+        rows = self._fetch(
+            "select batch_id::text, ledger_seq from batch_published where batch_id = any(%s::uuid[])", ([*batch_ids],)
         )
         return dict(rows)
 

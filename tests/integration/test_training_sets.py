@@ -14,9 +14,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from offline_platform import CARRIER, ROUTE, Platform, arrow, declare, measured, registry_of
 
 from feature_platform import lake
+from feature_platform.cli.training_sets import training_set
 from feature_platform.domain.feature_view import Column
 from feature_platform.domain.types import ColumnType
 from feature_platform.domain.windows import Grain, Partition
@@ -26,6 +28,7 @@ from feature_platform.ledger import Ledger
 from feature_platform.offline.parquet import read_content
 from feature_platform.offline.point_in_time import Plan
 from feature_platform.offline.sets import Manifest, Verdict, reproducing
+from feature_platform.offline.sets.candidates import Fate
 from feature_platform.offline.sets.files import hash_file
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
@@ -87,13 +90,13 @@ def test_a_set_is_kept_with_its_labels_and_a_manifest(platform: Platform, labels
     assert Manifest.from_json(json.loads((directory / "manifest.json").read_text())) == manifest
     assert (manifest.created_by, manifest.mode, manifest.row_count) == ("ann", "modelled", 4)
     assert manifest.service == platform.registry.services["departure_delay"]
-    assert manifest.views == platform.registry.views
+    assert manifest.views == (CARRIER, ROUTE)
     assert manifest.arguments["full_feature_names"] is True
     assert [(one.view, one.feature) for one in manifest.features] == [
         ("carrier_delays@1", "delay"), ("carrier_delays@1", "flights"), ("route_delays@1", "delay"),
     ]  # fmt: skip
-    assert {key: used.count for key, used in manifest.batches.items()} == {"carrier_delays@1": 2, "route_delays@1": 1}
-    assert manifest.batches["carrier_delays@1"].code_versions == {"1": 2}
+    assert {used.view: used.count for used in manifest.batches} == {"carrier_delays@1": 2, "route_delays@1": 1}
+    assert manifest.batches[0].code_versions == {"1": 2}
     with Ledger.connect(platform.settings.ledger_url) as ledger:
         assert manifest.at_sequence <= ledger.sequence()
         assert len(ledger.batches_sets_need("carrier_delays@1")) == 2
@@ -298,3 +301,82 @@ def test_a_set_that_was_given_up(platform: Platform, labels) -> None:
         assert ledger.batches_sets_need(CARRIER.key) == {}
     assert store.create_training_set(labels, "departure_delay").key == "departure_delay@2"
     assert [one.key for one in store.training_sets("departure_delay")] == ["departure_delay@2", "departure_delay@1"]
+
+
+def test_why_a_row_holds_its_values(platform: Platform, labels) -> None:
+    """Superseded, published too late for the set, not yet available, dead, never published: each is told."""
+    store = platform.store
+    wrong = platform.open(CARRIER, at(1), [["AA", at(2), -9.0, 9]])  # opened last, never published
+    platform.add(CARRIER, at(2), [["AA", at(3), 3.0, 3]])  # newer than the label
+    before = platform.add(CARRIER, at(1), [["AA", at(2), 5.0, 55], ["UA", at(2), 6.0, 66]])  # a correction
+    kept = store.create_training_set(labels, "departure_delay", created_by="ann")
+    platform.add(CARRIER, at(1), [["AA", at(2), 99.0, 99]])
+
+    found = store.explain_training_set("departure_delay", row=0)
+    assert (found.row, found.matching, found.label["carrier"]) == (0, 1, "AA")
+    carrier, route = found.views
+    assert carrier.values == {"carrier_delays__delay": 5.0, "flights": 55}
+    assert carrier.agrees
+    assert carrier.chosen.batch_id == before
+    assert carrier.chosen.published_at is not None
+    fates = {(one.fate, one.values["delay"]) for one in carrier.rows}
+    assert fates == {
+        (Fate.NOT_YET, 3.0), (Fate.NOT_PUBLISHED_YET, 99.0), (Fate.CHOSEN, 5.0), (Fate.NEVER_PUBLISHED, -9.0),
+        (Fate.SUPERSEDED, 1.5), (Fate.OLDER, 1.0),
+    }  # fmt: skip
+    assert next(one for one in carrier.rows if one.fate is Fate.NEVER_PUBLISHED).batch_id == wrong
+    assert route.chosen.values == {"delay": 0.5}
+
+    # by key and time, one feature; a NULL key; a value that has died
+    by_key = store.explain_training_set(kept.key, where={"carrier": "AA"}, time=at(2, 3), features=["flights"])
+    assert (by_key.row, by_key.matching, [*by_key.views[0].values]) == (0, 2, ["flights"])
+    assert len(by_key.views) == 1
+    assert store.explain_training_set(kept.key, row=2).views[0].rows == ()
+    late = store.create_training_set(arrow([{**LABELS[0], "event_timestamp": at(6)}]), "carrier_delays")
+    (dead,) = store.explain_training_set(late.key, row=0).views
+    assert dead.chosen is None
+    assert dead.rows[0].fate is Fate.EXPIRED
+    for wrong_ask, says in (
+        ({"row": 99}, "rows 0 to 3"),
+        ({}, "no row is asked"),
+        ({"where": {"x": "1"}}, "column 'x'"),
+    ):
+        with pytest.raises(RequestError, match=says):
+            store.explain_training_set(kept.key, **wrong_ask)
+    with pytest.raises(UnknownNameError, match="no feature 'speed'"):
+        store.explain_training_set(kept.key, row=0, features=["speed"])
+
+
+def test_commands(platform: Platform, labels, settings_in_environ, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("feature_platform.cli.training_sets.open_store", lambda: platform.store)
+    pq.write_table(labels, tmp_path / "labels.parquet")
+
+    def run(*arguments: str, code: int = 0) -> str:
+        result = CliRunner().invoke(training_set, arguments)
+        assert result.exit_code == code, result.output
+        return result.stdout
+
+    given = ("departure_delay", "--labels", str(tmp_path / "labels.parquet"))
+    assert "not kept" in run("create", *given, "--out", str(tmp_path / "plain.parquet"))
+    assert "none is kept" in run("list")
+    assert "kept as departure_delay@1: 4 rows" in run("create", *given)
+    made = json.loads(run("create", *given, "--name", "mine", "--out", str(tmp_path / "out.parquet"), "--json"))
+    assert made["key"] == "mine@1"
+    assert hash_file(tmp_path / "out.parquet") == made["sha256"] == hash_file(tmp_path / "plain.parquet")
+    assert [one["key"] for one in json.loads(run("list", "--json"))] == ["mine@1", "departure_delay@1"]
+    assert "departure_delay@1" in run("list")
+    assert "service departure_delay" in run("show", "mine")
+    assert json.loads(run("show", "mine", "--json"))["manifest"]["row_count"] == 4
+    assert "the same bytes" in run("reproduce", "mine", "--out", str(tmp_path / "again.parquet"))
+    assert json.loads(run("reproduce", "mine", "--json"))["verdict"] == "identical"
+    explained = run(
+        "explain", "mine", "--key", "carrier=AA", "--at", "2026-03-03T03:00:00+00:00", "--feature", "flights"
+    )
+    assert "2 rows were asked for" in explained
+    assert "chosen" in explained
+    assert json.loads(run("explain", "mine", "--row", "0", "--json"))["views"][0]["agrees"] is True
+    assert "mine@1 is released" in run("release", "mine", "--reason", "done")
+    assert "released before" in run("release", "mine", "--reason", "done")
+    assert "released" in run("list", "mine")
+    Path(platform.store.training_set("mine").directory, "labels.parquet").unlink()
+    assert "cannot be made again" in run("reproduce", "mine", code=1)

@@ -61,7 +61,7 @@ def create_training_set(
     service = _service(store, service_or_refs)
     name, wanted = documents.parse_name(name or _derive_name(service, selections))
     arguments = _arguments(store, options)
-    views = {selection.key: store.registry.views[selection.key] for selection in selections}
+    views = tuple(store.registry.views[selection.key] for selection in selections)
     files = SetFiles.of(store.settings)
     with Ledger.connect(store.settings.ledger_url) as ledger, ledger.creating_training_set(name):
         version = _version(ledger, name, wanted)
@@ -71,13 +71,14 @@ def create_training_set(
                 connection,
                 entity_df,
                 directory / LABELS,
-                views=[*views.values()],
+                views=views,
                 timestamp_column=arguments["timestamp_column"],
             )
             progress("joining the features")
             with store.get_historical_features(directory / LABELS, service_or_refs, **options) as features:
                 progress("writing the set")
                 features.to_parquet(directory / DATA)
+                null_shares = features.null_shares()
             facts = features.facts
             progress("hashing")
             manifest = documents.Manifest(
@@ -95,12 +96,14 @@ def create_training_set(
                 arguments=arguments | {"mode": str(facts.mode)},
                 label_columns=[*facts.label_columns],
                 features=tuple(
-                    documents.SetFeature(view=column.view, feature=column.feature, name=column.name)
+                    documents.SetFeature(
+                        view=column.view, feature=column.feature, name=column.name, null_share=null_shares[column.name]
+                    )
                     for column in facts.features
                 ),
                 labels=_describe_file(connection, directory / LABELS),
                 data=_describe_file(connection, directory / DATA),
-                batches={key: _describe_batches(ledger, used, views[key]) for key, used in facts.used.items()},
+                batches=tuple(_describe_batches(ledger, facts.used[view.key], view) for view in views),
                 parquet=WRITER,
                 versions=versions(),
                 views=views,
@@ -160,6 +163,7 @@ def _arguments(store: FeatureStore, options: Mapping[str, Any]) -> dict[str, Any
 def _describe_batches(ledger: Ledger, used: tuple[PublishedBatch, ...], view: FeatureView) -> documents.UsedBatches:
     ordered = sorted(used, key=lambda batch: batch.seq)
     return documents.UsedBatches(
+        view=view.key,
         count=len(ordered),
         seqs=to_ranges(batch.seq for batch in ordered),
         ids_sha256=hashlib.sha256("".join(f"{batch.batch_id}\n" for batch in ordered).encode()).hexdigest(),
@@ -176,7 +180,7 @@ def _describe_file(connection: duckdb.DuckDBPyConnection, path: Path) -> documen
         sha256=hash_file(path),
         content_hash=content.content_hash,
         rows=content.rows,
-        schema=content.schema,
+        columns=tuple(documents.SetColumn(name=name, type=kind) for name, kind in content.schema.items()),
     )
 
 

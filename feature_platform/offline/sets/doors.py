@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from feature_platform.domain.feature_service import FeatureService
 from feature_platform.ledger import Ledger
-from feature_platform.offline.sets import creating, reproducing
+from feature_platform.offline.sets import creating, explaining, reproducing
 from feature_platform.offline.sets.files import SetFiles
 from feature_platform.offline.sets.kept import TrainingSet
 from feature_platform.offline.sets.manifest import parse_name
@@ -87,6 +88,32 @@ class TrainingSetDoors:
             UnknownNameError: there is no such set.
         """
         return reproducing.reproduce_training_set(self._store, self.training_set(name), out, progress)
+
+    def explain_training_set(
+        self,
+        name: str,
+        *,
+        row: int | None = None,
+        where: Mapping[str, str] | None = None,
+        time: datetime | None = None,
+        features: Iterable[str] = (),
+    ) -> explaining.Explanation:
+        """Why one row of a kept set holds what it holds: the rows that could have won, their clocks, their fates.
+
+        Args:
+            name: `name` or `name@3`.
+            row: number of the row, from 0; or
+            where: values of the labels' columns as text, e.g. `{"carrier": "AA"}`, and
+            time: the label's time. Of several such rows the first is explained.
+            features: columns of the set, `view:feature`, or views (default: all).
+
+        Raises:
+            UnknownNameError: no such set, column or feature.
+            RequestError: no such row.
+            DamagedFileError: the set's file is missing, or is not the one that was kept.
+        """
+        asked = explaining.Asked(row=row, where=where or {}, time=time, features=tuple(features))
+        return explaining.explain_training_set(self._store, self.training_set(name), asked)
 
     def release_training_set(self, name: str, *, reason: str, released_by: str | None = None) -> bool:
         """Give a set up: retention may remove the batches it needs. Its record and its files stay.

@@ -1,7 +1,8 @@
 """The manifest of a kept training set: what it was made of, and what came out.
 
-Rule: it is enough. The set is made again from the manifest, the labels beside it and the rows of the batches it names,
-whatever the project declares by then. The same document lies in the ledger and as JSON beside the Parquet.
+Rule: it is enough, and where order means something it holds lists (Postgres keeps no order of keys). The set is
+made again from the manifest, the labels beside it and the rows of the batches it names, whatever the project declares
+by then. The same document lies in the ledger and as JSON beside the Parquet.
 """
 
 from __future__ import annotations
@@ -47,6 +48,15 @@ def parse_name(reference: str) -> tuple[str, int | None]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetColumn:
+    """One column of a file."""
+
+    name: str
+    type: str
+    """DuckDB's name of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SetFile:
     """One Parquet file of a set."""
 
@@ -58,8 +68,7 @@ class SetFile:
     content_hash: str
     """Of names, types and rows, in whatever order: see `content_hash`."""
     rows: int
-    schema: Mapping[str, str]
-    """Column → DuckDB type, in order."""
+    columns: tuple[SetColumn, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +78,16 @@ class SetFeature:
     view: str
     feature: str
     name: str
+    null_share: float
+    """Share of rows without a value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsedBatches:
     """The batches of one view whose rows the join could see."""
 
+    view: str
+    """`name@version`."""
     count: int
     seqs: Ranges
     """Their numbers in the ledger (`batch_seq`), as ranges [first, last]."""
@@ -110,14 +123,14 @@ class Manifest:
     features: tuple[SetFeature, ...]
     labels: SetFile
     data: SetFile
-    batches: Mapping[str, UsedBatches]
-    """Per view key."""
+    batches: tuple[UsedBatches, ...]
+    """By view, in the order of the features."""
     parquet: Mapping[str, Any]
     """Settings of the Parquet writer."""
     versions: Mapping[str, str]
     """Of the platform, DuckDB, pyarrow, Python."""
-    views: Mapping[str, FeatureView]
-    """The declarations of the views, by key."""
+    views: tuple[FeatureView, ...]
+    """The declarations of the views, in the order of the features."""
 
     @property
     def key(self) -> str:
@@ -134,13 +147,19 @@ class Manifest:
         """Column of the labels that holds their time."""
         return str(self.arguments["timestamp_column"])
 
+    def view(self, key: str) -> FeatureView:
+        """The declaration of one of its views."""
+        return next(view for view in self.views if view.key == key)
+
     def registry(self) -> FeatureRegistry:
         """The declarations as they were."""
         latest: dict[str, int] = {}
-        for view in self.views.values():
+        for view in self.views:
             latest[view.name] = max(view.version, latest.get(view.name, 0))
         services = {self.service.name: self.service} if self.service else {}
-        return FeatureRegistry(views=self.views, services=services, sources={}, latest=latest)
+        return FeatureRegistry(
+            views={view.key: view for view in self.views}, services=services, sources={}, latest=latest
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The document."""

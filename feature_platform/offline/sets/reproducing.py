@@ -168,11 +168,11 @@ def _damaged_data(kept: TrainingSet) -> list[str]:
 
 def _other_batches(manifest: Manifest, used: Mapping[str, tuple[PublishedBatch, ...]]) -> list[str]:
     reasons = []
-    for key, then in manifest.batches.items():
-        ordered = sorted(used.get(key, ()), key=lambda batch: batch.seq)
+    for then in manifest.batches:
+        ordered = sorted(used.get(then.view, ()), key=lambda batch: batch.seq)
         ids = hashlib.sha256("".join(f"{batch.batch_id}\n" for batch in ordered).encode()).hexdigest()
         if ids != then.ids_sha256:
-            reasons.append(f"{key}: the ledger names other batches now ({len(ordered)}, then {then.count})")
+            reasons.append(f"{then.view}: the ledger names other batches now ({len(ordered)}, then {then.count})")
     return reasons
 
 
@@ -187,7 +187,7 @@ def _rows_gone(store: FeatureStore, manifest: Manifest, used: Mapping[str, tuple
             listed = ", ".join(map(quote_literal, counted))
             found = dict(
                 connection.execute(
-                    f"select _batch_id, count(*) from {batches_table(manifest.views[key])}"
+                    f"select _batch_id, count(*) from {batches_table(manifest.view(key))}"
                     f" where _batch_id in ({listed}) group by _batch_id"
                 ).fetchall()
             )

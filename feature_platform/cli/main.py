@@ -54,7 +54,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "sync": _target("online:sync", "Bring a view's published batches to the online store."),
     "get": _target("online:get", "Read features of entities from the online store."),
     "training-set": _target(
-        "training_sets:training_set", "Join features to labels, as of each label's time; keep, explain."
+        "training_sets:training_set", "Features as of each label's time; kept, made again, explained."
     ),
     "sql": _target("offline:sql", "Query the published features, read-only."),
     "ledger": _target("ledger:ledger", "What happened: batches, checks, syncs."),

@@ -30,7 +30,7 @@ EventListener = Callable[[Any], None]
 
 _one_at_a_time = threading.RLock()
 _manifests: dict[Path, Any] = {}
-_environments: dict[Settings, dict[str, str]] = {}
+_environments: dict[tuple[int, Settings], dict[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,15 +179,16 @@ def close_lake() -> None:
 
 def dbt_environment(settings: Settings) -> dict[str, str]:
     """The variables that the project's profile reads. Equal for equal settings, so that dbt keeps its DuckDB open."""
-    if settings not in _environments:
-        _environments[settings] = {
+    key = (os.getpid(), settings)  # two processes must not spill into one directory, also not a fork and its parent
+    if key not in _environments:
+        _environments[key] = {
             PREFIX + "LAKE_CATALOG": settings.lake_catalog,
             PREFIX + "LAKE_DATA": data_path(settings.lake_data),
             PREFIX + "DUCKDB_MEMORY": settings.duckdb_memory,
             PREFIX + "DUCKDB_EXTENSIONS": str(extension_directory(settings.home)),
             PREFIX + "SCRATCH": str(scratch_directory(settings.scratch)),
         }
-    return _environments[settings]
+    return _environments[key]
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 Of the seconds one small partition takes, most are the start of its process: Dagster, dbt, DuckDB, pyarrow and, where
 there are expectations, Great Expectations (docs/reference/runs.md has the figures). Dagster's code server starts a run
 worker with multiprocessing's method `spawn`: a new interpreter that imports everything again. Here the same processes
-come from a `forkserver`: one more process beside the code server, which imports those modules once and does nothing
-else; each run worker is a fork of it.
+come from a `forkserver`: one more process beside the code server, which imports those modules once, lets dbt fill its
+caches (`rehearsal.py`) and does nothing else; each run worker is a fork of it.
 
 Rule: only start-up changes. A run worker is still a process of its own that may be killed, and modules are loaded no
 earlier than a restart or reload of the code location. The fork server never opens a connection or starts a thread.
@@ -32,6 +32,7 @@ _EVERY_RUN = (
     "feature_platform.materialization",
     "feature_platform.sync",
 )
+_REHEARSAL = "feature_platform.orchestration.rehearsal"
 _EXPECTATIONS = ("feature_platform.quality.judging", "great_expectations")
 
 
@@ -43,7 +44,7 @@ def warm_workers(*, expectations: bool) -> None:
     """
     if os.environ.get(VARIABLE) != "1" or multiprocessing.parent_process() is not None:
         return  # not asked for; or this is a run worker itself
-    _preload((*_EVERY_RUN, *(_EXPECTATIONS if expectations else ())))
+    _preload((*_EVERY_RUN, *(_EXPECTATIONS if expectations else ()), _REHEARSAL))
 
 
 def _preload(modules: Sequence[str]) -> None:

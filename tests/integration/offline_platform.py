@@ -25,7 +25,14 @@ from feature_platform.domain.feature_view import (
 )
 from feature_platform.domain.types import ColumnType
 from feature_platform.domain.windows import Grain, Partition, floor, following
-from feature_platform.lake.sql import BATCH_ID, PARTITION_START, SCHEMAS, batches_table, build_create_table
+from feature_platform.lake.sql import (
+    BATCH_ID,
+    PARTITION_START,
+    SCHEMAS,
+    batches_table,
+    build_create_table,
+    quote_identifier,
+)
 from feature_platform.ledger import Ledger
 from feature_platform.offline import FeatureStore
 from feature_platform.settings import Settings
@@ -131,8 +138,9 @@ class Platform:
                     values = ", ".join(f"({', '.join('?' * (len(row) + 2))})" for row in rows)
                     # by name: a column that was added stands at the end of the table
                     columns = (*view.entity_names, "event_timestamp", *view.feature_names, BATCH_ID, PARTITION_START)
+                    quoted = ", ".join(map(quote_identifier, columns))
                     connection.execute(
-                        f"insert into {batches_table(view)} ({', '.join(columns)}) values {values}",
+                        f"insert into {batches_table(view)} ({quoted}) values {values}",
                         [value for row in rows for value in (*row, batch.batch_id, start)],
                     )
             ledger.record_computed(opened)

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from offline_platform import CARRIER, Platform, declare, registry_of
 
-from feature_platform.cli import offline as commands
+from feature_platform.cli import offline, training_sets
 from feature_platform.domain.types import ColumnType
 from feature_platform.errors import RequestError
 
@@ -39,7 +39,8 @@ def platform(settings, monkeypatch) -> Platform:
         ]
     )
     built.publish(old, new, median)
-    monkeypatch.setattr(commands, "open_store", lambda: built.store)
+    for commands in (offline, training_sets):
+        monkeypatch.setattr(commands, "open_store", lambda: built.store)
     return built
 
 
@@ -60,7 +61,7 @@ def test_people_see_published_rows_and_declared_columns_and_cannot_write(platfor
 
 def test_sql_command(platform: Platform) -> None:
     def run(*arguments: str) -> str:
-        result = CliRunner().invoke(commands.sql, arguments, catch_exceptions=False)
+        result = CliRunner().invoke(offline.sql, arguments, catch_exceptions=False)
         assert result.exit_code == 0
         return result.output
 
@@ -79,7 +80,7 @@ def test_sql_command(platform: Platform) -> None:
 
     def refused(query: str, says: str) -> None:
         with pytest.raises(RequestError, match=says):
-            CliRunner().invoke(commands.sql, [query], catch_exceptions=False, standalone_mode=False)
+            CliRunner().invoke(offline.sql, [query], catch_exceptions=False, standalone_mode=False)
 
     refused("select * from features.carier_delays", r"[\s\S]*features.carrier_delays, features.carrier_delays_v1")
     refused("select nothing from features.carrier_delays", "nothing")
@@ -93,15 +94,15 @@ def test_training_set_command(platform: Platform, tmp_path) -> None:
     labels, out = tmp_path / "labels.parquet", tmp_path / "set.parquet"
     pq.write_table(pa.Table.from_pylist([{"carrier": c, "event_timestamp": at(2)} for c in ("AA", "UA")]), labels)
     arguments = ["create", "carrier_delays@1", "--labels", str(labels), "--out", str(out)]
-    told = CliRunner().invoke(commands.training_set, [*arguments, "--json"], catch_exceptions=False)
+    told = CliRunner().invoke(training_sets.training_set, [*arguments, "--json"], catch_exceptions=False)
     facts = json.loads(told.output)
     assert (facts["rows"], facts["mode"], facts["null_shares"]) == (2, "modelled", {"delay": 0.5, "flights": 1.0})
     assert facts["ledger_sequence"] > 0
     assert pq.read_table(out).column_names == ["carrier", "event_timestamp", "delay", "flights"]
-    told = CliRunner().invoke(commands.training_set, arguments, catch_exceptions=False)
+    told = CliRunner().invoke(training_sets.training_set, arguments, catch_exceptions=False)
     assert "2 rows x 4 columns" in told.output
     assert "50.0%" in told.output
     with pytest.raises(RequestError, match="no point-in-time mode 'auto'"):
         CliRunner().invoke(
-            commands.training_set, [*arguments, "--mode", "auto"], catch_exceptions=False, standalone_mode=False
+            training_sets.training_set, [*arguments, "--mode", "auto"], catch_exceptions=False, standalone_mode=False
         )

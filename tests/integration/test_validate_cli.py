@@ -45,9 +45,16 @@ def run(*arguments: str) -> Result:
 def test_the_reference_project_is_right(project: Path) -> None:
     result = run()
     assert result.exit_code == 0, result.output
-    for expected in ("carrier_delays@1", "route_delays@1", "airport_weather@1", "origin, dest", "departure_delay"):
+    for expected in (
+        "carrier_delays@1",
+        "route_delays@1",
+        "airport_weather@1",
+        "origin, dest",
+        "aircraft_profile@1",
+        "departure_delay",
+    ):
         assert expected in result.output
-    assert "3 feature views and 1 feature service" in result.output
+    assert "5 feature views and 1 feature service" in result.output
     assert "dbt warns" not in result.output
     written = {path.name for path in (project / "dbt_project").iterdir()}
     assert not written & {"target", "logs"}

@@ -26,6 +26,7 @@ from feature_platform.domain.windows import Grain, Partition, floor
 from feature_platform.online import functions
 from feature_platform.online.codec import Layout, decode_prefix
 from feature_platform.online.connection import Connection, raise_if_error
+from feature_platform.online.decoding import decode
 from feature_platform.online.keys import entity_key, position_key, row_key
 from feature_platform.online.settings import ValkeyAddress
 from feature_platform.sync.plan import plan_sync
@@ -203,7 +204,7 @@ class World:
         event = decode_prefix(value).event_timestamp
         if event is None:
             return None
-        row = LAYOUT.decode(value)
+        row = decode(LAYOUT, value)
         return event, row["f"], row["s"]
 
     def _record(self, batch: Published) -> PublishedBatch:

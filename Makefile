@@ -7,7 +7,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 CLI := $(VENV)/bin/feature-platform
 STAMP := $(VENV)/.installed
-SYSTEM_PACKAGES := chromium nodejs
+SYSTEM_PACKAGES := chromium nodejs prometheus prometheus-alertmanager
 
 .PHONY: help setup demo demo-full up down test test-system check lint types imports sql-lint lock bench clean
 
@@ -49,9 +49,9 @@ down: ## Stop the local stack; nothing is lost.
 test: setup ## Tests that need nothing but the wheels.
 	$(PYTHON) -m pytest -m "not system" -n 2 --dist loadfile
 
-test-system: setup ## Tests that need Debian packages (chromium, nodejs).
+test-system: setup ## Tests that need Debian packages (Chromium, Node.js, Prometheus).
 	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null && \
-	  command -v node >/dev/null || { \
+	  command -v node >/dev/null && command -v promtool >/dev/null && command -v amtool >/dev/null || { \
 	  echo "These tests need the Debian packages: $(SYSTEM_PACKAGES) (apt-get install $(SYSTEM_PACKAGES))" >&2; exit 1; }
 	$(PYTHON) -m pytest -m system
 

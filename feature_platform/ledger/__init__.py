@@ -12,6 +12,7 @@ from feature_platform.ledger.held import HeldLedger
 from feature_platform.ledger.journal import Journal, SyncLedger
 from feature_platform.ledger.late import LateLedger
 from feature_platform.ledger.locks import deployment_lock
+from feature_platform.ledger.meters import MeterLedger, SyncTotals, ViewTotals
 from feature_platform.ledger.migrating import migrate
 from feature_platform.ledger.records import (
     BatchHistory,
@@ -26,7 +27,7 @@ from feature_platform.ledger.stores import StoreLedger
 from feature_platform.ledger.training_sets import TrainingSetLedger, TrainingSetRecord
 
 
-class Ledger(HeldLedger, SyncLedger, StoreLedger, LateLedger, TrainingSetLedger, Journal):
+class Ledger(HeldLedger, SyncLedger, StoreLedger, LateLedger, TrainingSetLedger, MeterLedger, Journal):
     """One connection to the ledger; one per thread. `with Ledger.connect(url) as ledger: …`."""
 
 
@@ -38,8 +39,10 @@ __all__ = [
     "Ledger",
     "LedgerEvent",
     "SourceLoad",
+    "SyncTotals",
     "TrainingSetRecord",
     "UnfinishedBatch",
+    "ViewTotals",
     "deployment_lock",
     "locks",
     "migrate",

@@ -29,17 +29,27 @@ UNSERVED_AFTER = timedelta(hours=2)
 correction of old data that never reached a store."""
 
 
+KINDS = ("stale", "failing", "unfinished", "unserved", "lost")
+"""Of problems. Metrics show a zero for each, so that what is not wrong is not merely absent."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One thing that is wrong. Kind and subject are its identity from one look to the next."""
 
     kind: str
-    """`stale`, `failing`, `unfinished`, `unserved` or `lost`."""
+    """One of `KINDS`."""
     subject: str
+    """The view's key, and after a space the place if that matters."""
     severity: str
     """`warn` or `error`."""
     owner: Owner
     message: str
+
+    @property
+    def view(self) -> str:
+        """The view that is wrong, by its key."""
+        return self.subject.partition(" ")[0]
 
 
 def served_facts(ledger: Ledger, view: FeatureView, store: str) -> ServedFacts:

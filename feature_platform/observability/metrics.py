@@ -1,0 +1,235 @@
+"""What the ledger and the online store say, as Prometheus metrics.
+
+Rule: instants, not ages, so that the clock that judges them is the reader's and goes on when this process does not.
+Every view of the registry has its series from the first scrape on, with zeros, because a series that is absent raises
+no alert. Names and labels are a promise: docs/reference/metrics.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from feature_platform.declaration import FeatureRegistry
+from feature_platform.domain.batch import PublishedBatch
+from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.ledger import Ledger
+from feature_platform.observability.freshness import newest_event
+from feature_platform.observability.problems import KINDS, Problem, find_problems, served_facts
+from feature_platform.observability.store_meters import StoreMeters
+
+PREFIX = "feature_platform_"
+
+
+def ledger_metrics(ledger: Ledger, registry: FeatureRegistry, *, store: str, now: datetime) -> Iterator[Metric]:
+    """Everything the ledger knows, at one instant."""
+    views = tuple(registry.views.values())
+    yield _gauge(
+        "view_info",
+        "What a feature view is; always 1",
+        ("view", "owner", "grain", "online"),
+        [((view.key, view.owner.name, view.grain.value, view.online.value), 1) for view in views],
+    )
+    yield _gauge("view_sla_seconds", "Age of the newest event that is allowed", ("view", "severity"), _slas(views))
+    active = {view.key: ledger.active_batches(view.key) for view in views}
+    yield from _freshness(ledger, views, active, store=store)
+    yield _gauge(
+        "view_clock_timestamp_seconds",
+        "Clocks of the newest active batch: event, ingested, computed, published, online",
+        ("view", "store", "clock"),
+        [sample for view in views for sample in _clocks(ledger, view, active[view.key], store=store)],
+    )
+    yield from _holdings(active)
+    yield from _totals(ledger)
+    yield from _problems(views, find_problems(ledger, registry, store=store, now=now), store=store)
+    yield _gauge(
+        "source_loaded_through_timestamp_seconds",
+        "Up to which arrival instant nothing of a source is missing in the lake",
+        ("source",),
+        [
+            ((source.name,), through.timestamp())
+            for source in registry.sources.values()
+            if (through := ledger.loaded_through(source.name))
+        ],
+    )
+
+
+def store_metrics(meters: StoreMeters, *, store: str) -> Iterator[Metric]:
+    """What one online store says of itself."""
+    for name, help_, value in (
+        ("memory_bytes", "Memory that Valkey uses", meters.memory_bytes),
+        ("memory_limit_bytes", "Memory that Valkey may use; 0 means all there is", meters.memory_limit_bytes),
+        ("clients", "Connections", meters.clients),
+        ("keys", "Keys, of entities and of the platform's own", meters.keys),
+    ):
+        yield _gauge(f"store_{name}", help_, ("store",), [((store,), value)])
+    for name, help_, value in (
+        ("evicted_keys", "Keys that Valkey gave up for want of memory: values that are lost", meters.evicted_keys),
+        ("commands", "Commands that Valkey served since it started", meters.commands),
+    ):
+        yield _counter(f"store_{name}", help_, ("store",), [((store,), value)])
+    yield _gauge(
+        "store_view_memory_bytes",
+        "Memory of a view's keys, estimated from a random sample of keys",
+        ("store", "view"),
+        [((store, view), size) for view, size in sorted(meters.memory_of_views.items())],
+    )
+
+
+def up_metric(parts: Mapping[tuple[str, str], bool]) -> Metric:
+    """Whether each part answered, by its kind (`ledger`, `store`) and name."""
+    return _gauge(
+        "part_up",
+        "1 if a part the exporter reads answered, else 0",
+        ("part", "name"),
+        [(labels, int(is_up)) for labels, is_up in parts.items()],
+    )
+
+
+def _freshness(
+    ledger: Ledger, views: Sequence[FeatureView], active: Mapping[str, Sequence[PublishedBatch]], *, store: str
+) -> Iterator[Metric]:
+    served = [(view, served_facts(ledger, view, store)) for view in views]
+    labels = ("view", "owner", "store")
+
+    def named(view: FeatureView, where: str | None) -> tuple[str, ...]:
+        return (view.key, view.owner.name, where or "")
+
+    yield _gauge(
+        "view_data_timestamp_seconds",
+        "Newest event that is served (or published, if the view is not served); without one, since when one is due",
+        labels,
+        [(named(v, facts.store), (facts.newest_event or facts.expected_since).timestamp()) for v, facts in served],
+    )
+    yield _gauge(
+        "view_ever_served",
+        "1 if the view has ever served an event, else 0",
+        labels,
+        [(named(view, facts.store), int(facts.newest_event is not None)) for view, facts in served],
+    )
+    yield _gauge(
+        "view_published_timestamp_seconds",
+        "Newest event that training sees",
+        ("view", "owner"),
+        [
+            ((view.key, view.owner.name), newest.timestamp())
+            for view in views
+            if (newest := newest_event(active[view.key]))
+        ],
+    )
+    yield _gauge(
+        "view_unserved_publishes",
+        "Publishes that the online store has not got yet",
+        labels,
+        [
+            (named(view, store), ledger.head(view.key) - ledger.synced_position(view.key, store))
+            for view in views
+            if view.online is not OnlineTier.NONE
+        ],
+    )
+
+
+def _clocks(
+    ledger: Ledger, view: FeatureView, active: Sequence[PublishedBatch], *, store: str
+) -> Iterator[tuple[tuple[str, ...], float]]:
+    filled = [batch for batch in active if batch.row_count]
+    if not filled:
+        return
+    newest = max(filled, key=lambda batch: batch.partition.end)
+    clocks = {
+        "event": newest.partition.end,
+        "ingested": newest.source_watermark,
+        "computed": newest.computed_at,
+        "published": newest.published_at,
+        "online": ledger.online_at(view.key, store).get(newest.batch_id),
+    }
+    for clock, at in clocks.items():
+        if at is not None:
+            yield (view.key, store if clock == "online" else "", clock), at.timestamp()
+
+
+def _holdings(active: Mapping[str, Sequence[PublishedBatch]]) -> Iterator[Metric]:
+    for name, help_, size in (
+        ("partitions", "Partitions with a published batch", len),
+        ("rows", "Rows of the batches that readers see", lambda batches: sum(one.row_count for one in batches)),
+    ):
+        samples = [((view,), size(batches)) for view, batches in active.items()]
+        yield _gauge(f"view_active_{name}", help_, ("view",), samples)
+
+
+def _totals(ledger: Ledger) -> Iterator[Metric]:
+    views, syncs = ledger.view_totals(), ledger.sync_totals()
+    yield _counter(
+        "view_batches",
+        "Batches, by what happened to them",
+        ("view", "state"),
+        [
+            ((one.view, state), getattr(one, state))
+            for one in views
+            for state in ("opened", "computed", "failed", "published")
+        ],
+    )
+    yield _counter(
+        "view_checks",
+        "Verdicts of checks on batches",
+        ("view", "verdict"),
+        [
+            ((one.view, verdict), count)
+            for one in views
+            for verdict, count in (("passed", one.checks_passed), ("failed", one.checks_failed))
+        ],
+    )
+    for name, help_, field in (
+        ("view_computed_rows", "Rows computed", "rows"),
+        ("view_computed_bytes", "Bytes computed", "bytes"),
+        ("view_compute_seconds", "Seconds that dbt took to compute batches", "compute_seconds"),
+    ):
+        yield _counter(name, help_, ("view",), [((one.view,), getattr(one, field)) for one in views])
+    for name, help_, field in (
+        ("sync_runs", "Syncs that ended", "syncs"),
+        ("sync_entities", "Entities that syncs asserted", "entities"),
+        ("sync_written", "Values that syncs changed", "written"),
+        ("sync_tombstones", "Entities that syncs asserted to have no row", "tombstones"),
+        ("sync_refused", "Values that the store held from a later position already", "refused"),
+        ("sync_seconds", "Seconds that syncs took", "seconds"),
+    ):
+        yield _counter(name, help_, ("view", "store"), [((one.view, one.store), getattr(one, field)) for one in syncs])
+
+
+def _problems(views: Sequence[FeatureView], found: Sequence[Problem], *, store: str) -> Iterator[Metric]:
+    counts = {(view.key, kind): 0 for view in views for kind in KINDS}
+    for problem in found:
+        counts[problem.view, problem.kind] += 1
+    owners = {view.key: view.owner.name for view in views}
+    yield _gauge(
+        "view_problems",
+        "What is wrong now with a view, as `feature-platform status` lists it, by kind",
+        ("view", "owner", "store", "kind"),
+        [((view, owners[view], store, kind), count) for (view, kind), count in counts.items()],
+    )
+
+
+def _slas(views: Iterable[FeatureView]) -> list[tuple[tuple[str, ...], float]]:
+    return [
+        ((view.key, severity), bound.total_seconds())
+        for view in views
+        for severity, bound in (("warn", view.freshness.warn_after), ("error", view.freshness.error_after))
+        if bound is not None
+    ]
+
+
+def _gauge(name: str, help_: str, labels: Sequence[str], samples: Iterable[tuple[tuple[str, ...], float]]) -> Metric:
+    family = GaugeMetricFamily(PREFIX + name, help_, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
+
+
+def _counter(name: str, help_: str, labels: Sequence[str], samples: Iterable[tuple[tuple[str, ...], float]]) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, help_, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family

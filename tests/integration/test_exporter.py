@@ -1,0 +1,88 @@
+"""The exporter's metrics, on a real ledger and a real Valkey."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import valkey
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from tiny_platform import TinyPlatform
+
+from feature_platform.observability.exporter import PlatformCollector
+from feature_platform.sync import sync
+
+LOG = logging.getLogger("test_exporter")
+Samples = dict[tuple[str, ...], float]
+
+
+def scrape(tiny: TinyPlatform) -> dict[str, Samples]:
+    """Per metric, without the prefix: label values in the order of label names, and the value."""
+    registry = CollectorRegistry()
+    registry.register(PlatformCollector(tiny.settings, log=LOG))
+    families = text_string_to_metric_families(generate_latest(registry).decode())
+    found: dict[str, Samples] = {}
+    for family in families:
+        for sample in family.samples:
+            labels = tuple(value for _, value in sorted(sample.labels.items()))
+            found.setdefault(sample.name.removeprefix("feature_platform_"), {})[labels] = sample.value
+    return found
+
+
+def values_of(samples: Samples, view: str) -> Iterable[float]:
+    return [value for labels, value in samples.items() if view in labels]
+
+
+def test_what_is_served_and_what_is_not(tiny: TinyPlatform, valkey_url: str) -> None:
+    tiny.settings = replace(tiny.settings, valkey_url=valkey_url)
+    tiny.add_events((1, 10.0, "2024-01-02 09:00"), (2, 1.0, "2024-01-02 10:00"))
+    tiny.load_through("2024-01-10")
+    before = scrape(tiny)
+    view = tiny.registry.view("user_activity")
+    assert list(before["view_ever_served"].values()) == [0, 0]
+    assert next(iter(values_of(before["view_data_timestamp_seconds"], view.key))) >= view.begin.timestamp()
+    assert set(before["view_problems"].values()) <= {0, 1}
+    assert len(values_of(before["view_problems"], view.key)) == 5
+
+    tiny.materialize("user_activity", "2024-01-02")
+    published = scrape(tiny)
+    assert list(values_of(published["view_unserved_publishes"], view.key)) == [1]
+    assert list(values_of(published["view_ever_served"], view.key)) == [0]
+    event = datetime(2024, 1, 3, tzinfo=UTC).timestamp()
+    assert list(values_of(published["view_published_timestamp_seconds"], view.key)) == [event]
+
+    sync(tiny.settings, tiny.registry, view, run_id="run")
+    with closing(valkey.Valkey.from_url(valkey_url)) as client:
+        client.set("another@1:{1}", bytes(100))  # the values of 2024 are expired, and leave no key
+    after = scrape(tiny)
+    assert list(values_of(after["view_data_timestamp_seconds"], view.key)) == [event]
+    assert list(values_of(after["view_unserved_publishes"], view.key)) == [0]
+    clocks = {labels[0]: value for labels, value in after["view_clock_timestamp_seconds"].items() if view.key in labels}
+    assert list(clocks) == ["event", "ingested", "computed", "published", "online"]
+    assert clocks["event"] == event
+    assert clocks["ingested"] == (datetime(2024, 1, 2, 10, tzinfo=UTC) + timedelta(minutes=5)).timestamp()
+    assert clocks["computed"] <= clocks["published"] <= clocks["online"]
+    assert list(values_of(after["view_active_rows"], view.key)) == [2]
+    assert after["view_batches_total"][("published", view.key)] == 1
+    assert after["view_checks_total"][("passed", view.key)] > 0
+    assert after["sync_entities_total"][("default", view.key)] == 2
+    assert after["store_view_memory_bytes"][("default", "another@1")] > after["store_keys"][("default",)]
+    assert after["view_sla_seconds"][("error", view.key)] == 50 * 3600
+
+
+def test_parts_that_are_down_are_told_and_the_rest_too(tiny: TinyPlatform, valkey_server: str) -> None:
+    tiny.settings = replace(tiny.settings, valkey_url="valkey://127.0.0.1:1")
+    found = scrape(tiny)
+    assert found["part_up"] == {("", "ledger"): 1, ("default", "store"): 0}
+    assert "view_info" in found
+    assert "store_keys" not in found
+
+    tiny.settings = replace(tiny.settings, valkey_url=valkey_server, ledger_url="postgresql://nobody@127.0.0.1:1/none")
+    found = scrape(tiny)
+    assert found["part_up"] == {("", "ledger"): 0, ("default", "store"): 1}
+    assert "view_info" not in found
+    assert "store_keys" in found

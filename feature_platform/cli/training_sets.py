@@ -14,13 +14,12 @@ import click
 
 from feature_platform.cli.offline import open_store
 from feature_platform.cli.output import json_option, print_json, print_table
-from feature_platform.domain.durations import format_duration
+from feature_platform.cli.training_set_texts import print_diff, print_view, text_of
 from feature_platform.domain.number_ranges import format_ranges
 from feature_platform.errors import RequestError
 
 if TYPE_CHECKING:
     from feature_platform.offline import HistoricalFeatures, TrainingSet
-    from feature_platform.offline.sets.explaining import ViewExplanation
 
 _NOT_REPRODUCED = 1
 _HASH_DIGITS = 16
@@ -193,6 +192,19 @@ def reproduce(context: click.Context, name: str, out: Path | None, *, as_json: b
         context.exit(_NOT_REPRODUCED)
 
 
+@training_set.command("diff")
+@click.argument("a")
+@click.argument("b")
+@json_option
+def diff(a: str, b: str, *, as_json: bool) -> None:
+    """Which rows and features of two kept sets differ, and why."""
+    found = open_store().diff_training_sets(a, b)
+    if as_json:
+        print_json(found)
+    else:
+        print_diff(found)
+
+
 @training_set.command("explain")
 @click.argument("name")
 @click.option("--row", type=click.IntRange(min=0), help="Number of the row, from 0.")
@@ -215,12 +227,12 @@ def explain(
     if as_json:
         print_json(found)
         return
-    label = ", ".join(f"{column}={_text(value)}" for column, value in found.label.items())
+    label = ", ".join(f"{column}={text_of(value)}" for column, value in found.label.items())
     click.echo(f"{found.key}, row {found.row}: {label}")
     if found.matching > 1:
         click.echo(f"({found.matching} rows were asked for; this is the first)")
     for view in found.views:
-        _print_view(view)
+        print_view(view)
 
 
 @training_set.command("release")
@@ -238,32 +250,6 @@ def release(name: str, reason: str, *, as_json: bool) -> None:
         click.echo(f"{kept.key} {'is released' if done else 'was released before'}; its files stay in {kept.directory}")
 
 
-def _print_view(view: ViewExplanation) -> None:
-    click.echo(f"\n{view.view}: {view.basis}; ttl {format_duration(view.ttl) if view.ttl else 'none'}")
-    for column, value in view.values.items():
-        click.echo(f"  {column} = {_text(value)}")
-    if not view.agrees:
-        click.echo("  the lake would answer otherwise now; `feature-platform training-set reproduce` says why")
-    if any(value is None for value in view.keys.values()):
-        click.echo("  its key is NULL, which no row has")
-    elif not view.rows:
-        click.echo("  the lake has no row of this key near that time")
-    else:
-        print_table(
-            ("event_timestamp", "fate", "why", "values", "batch", "partition", "read up to", "computed", "published",
-             "online"),
-            (
-                (
-                    _text(one.event_timestamp), one.fate.value, one.why,
-                    "\n".join(f"{name}={_text(value)}" for name, value in one.values.items()),
-                    str(one.batch_seq), one.partition, _text(one.source_watermark), _text(one.computed_at),
-                    _text(one.published_at), _text(one.online_at),
-                )
-                for one in view.rows
-            ),
-        )  # fmt: skip
-
-
 def _pairs(keys: Sequence[str]) -> dict[str, str]:
     if wrong := [key for key in keys if "=" not in key]:
         raise click.BadParameter(f"{wrong[0]!r} is not COLUMN=VALUE", param_hint="--key")
@@ -275,14 +261,6 @@ def _parse_time(text: str) -> datetime:
         return datetime.fromisoformat(text)
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is no instant of ISO 8601", param_hint="--at") from error
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat(" ", "microseconds" if value.microsecond else "seconds").removesuffix("+00:00")
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return "NULL" if value is None else str(value)
 
 
 def _progress(line: str) -> None:

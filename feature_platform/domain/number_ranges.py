@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 Ranges = tuple[tuple[int, int], ...]
 """Ordered, disjoint, not adjacent; first and last are both in."""
@@ -30,3 +31,25 @@ def format_ranges(ranges: Iterable[tuple[int, int]]) -> str:
     '5-9, 12'
     """
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+
+
+def subtract(ranges: Ranges, others: Ranges) -> Ranges:
+    """The numbers of the first that are not in the second, without counting through them.
+
+    >>> subtract(((1, 10),), ((3, 4), (10, 12)))
+    ((1, 2), (5, 9))
+    """
+    left: list[tuple[int, int]] = []
+    skipped = 0
+    for first, last in ranges:
+        while skipped < len(others) and others[skipped][1] < first:
+            skipped += 1
+        for begin, end in islice(others, skipped, None):
+            if begin > last:
+                break
+            if begin > first:
+                left.append((first, begin - 1))
+            first = max(first, end + 1)  # noqa: PLW2901 - what is left of this range
+        if first <= last:
+            left.append((first, last))
+    return tuple(left)

@@ -16,11 +16,12 @@ from typing import Any
 
 import psycopg2
 
-from feature_platform.domain.number_ranges import to_ranges
+from feature_platform.domain.batch import PublishedBatch
+from feature_platform.domain.number_ranges import Ranges, to_ranges
 from feature_platform.errors import LockBusyError, NameTakenError, UnknownNameError, chosen_from
 from feature_platform.ledger.connection import LedgerConnection, Row
 from feature_platform.ledger.records import BatchHistory
-from feature_platform.ledger.rows import HISTORY, read_history
+from feature_platform.ledger.rows import HISTORY, PUBLISHED, read_history, read_published
 
 # "fpts"; with two keys it lies apart from the ledger's own locks, which have one
 _NAME_LOCKS = 0x66707473
@@ -119,7 +120,7 @@ class TrainingSetLedger(LedgerConnection):
                 )
             append.insert(
                 "insert into training_set_batches (name, version, view, batch_seqs) values %s returning 1",
-                [(name, version, view, _multirange(seqs)) for view, seqs in sorted(batches.items())],
+                [(name, version, view, _multirange(to_ranges(seqs))) for view, seqs in sorted(batches.items())],
             )
 
     def release_training_set(self, name: str, version: int, *, reason: str, released_by: str) -> bool:
@@ -170,7 +171,24 @@ class TrainingSetLedger(LedgerConnection):
             "select code_version, count(*) from unnest(%s::int8multirange) as r (numbers)"
             " join batches b on b.batch_seq >= lower(r.numbers) and b.batch_seq < upper(r.numbers)"
             " group by code_version order by min(b.batch_seq)",
-            (_multirange(batch_seqs),),
+            (_multirange(to_ranges(batch_seqs)),),
+        )
+        return dict(rows)
+
+    def batches_numbered(self, view_key: str, numbers: Ranges) -> tuple[PublishedBatch, ...]:
+        """The published batches of a view with these numbers (`seq`), by partition."""
+        rows = self._fetch(
+            f"select {PUBLISHED} from unnest(%s::int8multirange) as r (numbers)"
+            " join published_batches b on b.batch_seq >= lower(r.numbers) and b.batch_seq < upper(r.numbers)"
+            " where view = %s order by partition_start, batch_seq",
+            (_multirange(numbers), view_key),
+        )
+        return tuple(map(read_published, rows))
+
+    def code_versions(self, batch_ids: Iterable[str]) -> dict[str, str]:
+        """The code version that computed each of these batches, by id."""
+        rows = self._fetch(
+            "select batch_id::text, code_version from batches where batch_id = any(%s::uuid[])", ([*batch_ids],)
         )
         return dict(rows)
 
@@ -201,13 +219,13 @@ class TrainingSetLedger(LedgerConnection):
         return {batch_id: tuple(sets) for batch_id, sets in rows}
 
 
-def _multirange(numbers: Iterable[int]) -> str:
+def _multirange(ranges: Ranges) -> str:
     """As Postgres reads an `int8multirange`.
 
-    >>> _multirange([1, 2, 5])
+    >>> _multirange(((1, 2), (5, 5)))
     '{[1,2],[5,5]}'
     """
-    return "{" + ",".join(f"[{first},{last}]" for first, last in to_ranges(numbers)) + "}"
+    return "{" + ",".join(f"[{first},{last}]" for first, last in ranges) + "}"
 
 
 def _record(row: Row) -> TrainingSetRecord:

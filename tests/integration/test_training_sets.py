@@ -375,8 +375,56 @@ def test_commands(platform: Platform, labels, settings_in_environ, tmp_path, mon
     assert "2 rows were asked for" in explained
     assert "chosen" in explained
     assert json.loads(run("explain", "mine", "--row", "0", "--json"))["views"][0]["agrees"] is True
-    assert "mine@1 is released" in run("release", "mine", "--reason", "done")
-    assert "released before" in run("release", "mine", "--reason", "done")
+    assert "are the same bytes" in run("diff", "mine", "departure_delay")
+    platform.add(CARRIER, at(1), [["AA", at(2), 5.0, 11]])
+    run("create", *given, "--name", "mine")
+    told = run("diff", "mine@1", "mine@2")
+    assert "1 partitions were recomputed" in told
+    assert "training-set explain mine@2 --row 0 --feature" in told
+    assert json.loads(run("diff", "mine@1", "mine@2", "--json"))["views"][0]["replaced"] == 1
+    assert "mine@1 is released" in run("release", "mine@1", "--reason", "done")
+    assert "released before" in run("release", "mine@1", "--reason", "done")
     assert "released" in run("list", "mine")
-    Path(platform.store.training_set("mine").directory, "labels.parquet").unlink()
-    assert "cannot be made again" in run("reproduce", "mine", code=1)
+    Path(platform.store.training_set("mine@1").directory, "labels.parquet").unlink()
+    assert "cannot be made again" in run("reproduce", "mine@1", code=1)
+
+
+def test_how_two_sets_differ_and_why(platform: Platform, labels) -> None:
+    store = platform.store
+    first = store.create_training_set(labels, "departure_delay")
+    old = first.manifest.batches[0].seqs[-1][1]
+    platform.add(replace(CARRIER, code_version="2"), at(1), [["AA", at(2), 5.0, 11], ["UA", at(2), 6.0, None]])
+    second = store.create_training_set(
+        labels, ["carrier_delays:delay", "carrier_delays:flights"], name="departure_delay"
+    )
+
+    found = store.diff_training_sets("departure_delay@1", "departure_delay")
+    assert (found.matched_by, found.matched, found.only_in_a, found.only_in_b) == ((), 4, 0, 0)
+    assert found.features_only_in_a == ("route_delays__delay",)
+    changes = {c.name_b: (c.name_a, c.changed, c.gained, c.lost) for c in found.columns if c.changed}
+    assert changes == {"delay": ("carrier_delays__delay", 3, 1, 0), "flights": ("flights", 1, 0, 1)}
+    (example, *_) = next(c for c in found.columns if c.name_b == "flights").examples
+    assert (example.row_a, example.a, example.b, example.label["carrier"]) == (1, 21, None, "UA")
+    assert {"ledger sequence", "service declaration"} <= {cause.what for cause in found.causes}
+    (view,) = found.views
+    assert (view.replaced, view.other_code, view.only_in_a, view.only_in_b) == (1, 1, 0, 0)
+    assert (view.examples[0].partition, view.examples[0].seq_a) == ("2026-03-02", old)
+    assert (view.examples[0].code_a, view.examples[0].code_b) == ("1", "2")
+    assert store.diff_training_sets(first.key, first.key).identical
+
+    # other labels: matched by key and time, equal ones in their order; NULL keys match
+    other = arrow(
+        [LABELS[2], {**LABELS[0], "late": False}, LABELS[0], LABELS[0], {**LABELS[1], "event_timestamp": at(9)}]
+    )
+    third = store.create_training_set(other, "departure_delay", name="third")
+    found = store.diff_training_sets(second.key, third.key)
+    assert found.matched_by == ("carrier", "origin", "gate", "event_timestamp")
+    assert (found.matched, found.only_in_a, found.only_in_b) == (3, 1, 2)
+    assert {c.name_b: c.changed for c in found.columns if c.changed} == {"late": 1}
+    assert found.causes[0].what == "labels"
+    renamed = store.create_training_set(
+        labels.rename_columns(["carrier", "origin", "gate", "asked_at", "late"]), "departure_delay", name="renamed",
+        timestamp_column="asked_at",
+    )  # fmt: skip
+    with pytest.raises(RequestError, match="cannot be matched"):
+        store.diff_training_sets(first.key, renamed.key)

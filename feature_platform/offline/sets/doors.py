@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from feature_platform.domain.feature_service import FeatureService
 from feature_platform.ledger import Ledger
-from feature_platform.offline.sets import creating, explaining, reproducing
+from feature_platform.offline.sets import comparing, creating, explaining, reproducing
 from feature_platform.offline.sets.files import SetFiles
 from feature_platform.offline.sets.kept import TrainingSet
 from feature_platform.offline.sets.manifest import parse_name
@@ -114,6 +114,16 @@ class TrainingSetDoors:
         """
         asked = explaining.Asked(row=row, where=where or {}, time=time, features=tuple(features))
         return explaining.explain_training_set(self._store, self.training_set(name), asked)
+
+    def diff_training_sets(self, a: str, b: str) -> comparing.SetsDiff:
+        """Which rows and features of two kept sets differ, and why.
+
+        Raises:
+            UnknownNameError: there is no such set.
+            RequestError: their rows cannot be matched: no common entity, or another time column.
+            DamagedFileError: a file is missing, or is not the one that was kept.
+        """
+        return comparing.diff_training_sets(self._store, self.training_set(a), self.training_set(b))
 
     def release_training_set(self, name: str, *, reason: str, released_by: str | None = None) -> bool:
         """Give a set up: retention may remove the batches it needs. Its record and its files stay.

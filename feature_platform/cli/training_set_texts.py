@@ -83,10 +83,10 @@ def print_diff(found: SetsDiff) -> None:
         )
     for view in found.views:
         _print_causes(view, found)
-    if changed and changed[-1].view:
-        one = changed[-1]
-        row = one.examples[0].row_b
-        click.echo(f"next: feature-platform training-set explain {found.b} --row {row} --feature {one.name_b}")
+    if features := [column for column in changed if column.view]:
+        worst = max(features, key=lambda column: column.changed)
+        row = worst.examples[0].row_b
+        click.echo(f"next: feature-platform training-set explain {found.b} --row {row} --feature {worst.name_b}")
 
 
 def _print_causes(view: ViewCauses, found: SetsDiff) -> None:

@@ -44,10 +44,10 @@ class TinyPlatform:
     settings: Settings
 
     @classmethod
-    def create(cls, settings: Settings, directory: Path) -> TinyPlatform:
+    def create(cls, settings: Settings, directory: Path, *, template: Path = TINY_PROJECT) -> TinyPlatform:
         """Copy the project, migrate the ledger, create the empty source table."""
         project = directory / "project"
-        shutil.copytree(TINY_PROJECT, project)
+        shutil.copytree(template, project)
         config = project / "dbt_project" / "dbt_project.yml"
         config.write_text(config.read_text().replace("../../../../feature_platform", f"{REPOSITORY}/feature_platform"))
         platform = cls(settings=replace(settings, project=project))

@@ -56,6 +56,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "training-set": _target(
         "training_sets:training_set", "Features as of each label's time; kept, made again, explained."
     ),
+    "audit": _target("audit:audit", "Do features look into the future? Rebuilt without it."),
     "sql": _target("offline:sql", "Query the published features, read-only."),
     "exporter": _target("exporter:exporter", "Serve metrics to Prometheus, until it is stopped."),
     "ledger": _target("ledger:ledger", "What happened: batches, checks, syncs."),

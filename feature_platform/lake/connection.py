@@ -26,14 +26,16 @@ def catalog_uri(lake_catalog: str) -> str:
     return f"ducklake:postgres:{lake_catalog}"
 
 
-def build_attach(settings: Settings, *, read_only: bool) -> str:
+def build_attach(settings: Settings, *, read_only: bool, catalog: str = CATALOG, snapshot: int | None = None) -> str:
     """The ATTACH statement."""
     # the catalog keeps paths relative to the data path, so with the override a moved directory still opens
     options = [f"DATA_PATH {quote_literal(data_path(settings.lake_data))}", "OVERRIDE_DATA_PATH true"]
     if read_only:
         options += ["READ_ONLY", "CREATE_IF_NOT_EXISTS false"]
+    if snapshot is not None:
+        options.append(f"SNAPSHOT_VERSION {snapshot}")
     uri = quote_literal(catalog_uri(settings.lake_catalog))
-    return f"attach {uri} as {quote_identifier(CATALOG)} ({', '.join(options)})"
+    return f"attach {uri} as {quote_identifier(catalog)} ({', '.join(options)})"
 
 
 def data_path(lake_data: str) -> str:
@@ -41,13 +43,22 @@ def data_path(lake_data: str) -> str:
     return lake_data if lake_data.endswith("/") else lake_data + "/"
 
 
-def connect(settings: Settings, *, read_only: bool = False, threads: int | None = None) -> duckdb.DuckDBPyConnection:
-    """Open the lake, with catalog `lake` in use. Close the connection when done.
+def connect(
+    settings: Settings,
+    *,
+    read_only: bool = False,
+    threads: int | None = None,
+    catalog: str = CATALOG,
+    snapshot: int | None = None,
+) -> duckdb.DuckDBPyConnection:
+    """Open the lake, with its catalog in use. Close the connection when done.
 
     Args:
         settings: addresses, memory limit, data directory.
         read_only: refuse writes to the lake; the catalog must exist.
         threads: at most so many threads (default: one per core).
+        catalog: the name under which the lake is attached.
+        snapshot: see the lake as of this snapshot, whatever is committed meanwhile.
 
     Raises:
         NotDeployedError: `read_only` and the catalog does not exist yet.
@@ -55,7 +66,9 @@ def connect(settings: Settings, *, read_only: bool = False, threads: int | None 
     """
     connection = open_duckdb(settings, threads=threads)
     try:
-        _attach(connection, settings, read_only=read_only)
+        attach = build_attach(settings, read_only=read_only, catalog=catalog, snapshot=snapshot)
+        _attach(connection, settings, attach, read_only=read_only)
+        connection.execute(f"use {quote_identifier(catalog)}")
     except BaseException:
         connection.close()
         raise
@@ -85,7 +98,7 @@ def open_duckdb(settings: Settings, *, threads: int | None = None) -> duckdb.Duc
     return connection
 
 
-def _attach(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read_only: bool) -> None:
+def _attach(connection: duckdb.DuckDBPyConnection, settings: Settings, attach: str, *, read_only: bool) -> None:
     remote = "://" in settings.lake_data
     if not remote and not read_only:
         Path(settings.lake_data).mkdir(parents=True, exist_ok=True)
@@ -93,7 +106,7 @@ def _attach(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read_o
         connection.execute(f"load {extension}")
     connection.execute(f"set ducklake_max_retry_count = {COMMIT_RETRIES}")
     try:
-        connection.execute(build_attach(settings, read_only=read_only))
+        connection.execute(attach)
     except duckdb.Error as error:
         # the address may hold a password, so the error must not be seen as a cause either
         message = str(error).replace(settings.lake_catalog, "…")
@@ -108,4 +121,3 @@ def _attach(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read_o
                 hint="start it with `feature-platform up`, or check FEATURE_PLATFORM_LAKE_CATALOG",
             ) from None
         raise type(error)(message) from None
-    connection.execute(f"use {quote_identifier(CATALOG)}")

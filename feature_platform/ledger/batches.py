@@ -212,6 +212,15 @@ class BatchLedger(LedgerConnection):
         )
         return tuple(map(read_published, rows))
 
+    def is_published_by(self, view_key: str, code_version: str) -> bool:
+        """Whether this version of the view's code ever published a batch."""
+        return bool(
+            self._fetch_value(
+                "select exists (select from published_batches where view = %s and code_version = %s)",
+                (view_key, code_version),
+            )
+        )
+
     def published_between(self, view_key: str, after: int, through: int) -> tuple[PublishedBatch, ...]:
         """The publishes with `after < position <= through`, in order of position."""
         rows = self._fetch(

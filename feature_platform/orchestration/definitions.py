@@ -14,6 +14,12 @@ import dagster as dg
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.feature_service import FeatureService
 from feature_platform.orchestration import keys, metadata
+from feature_platform.orchestration.auditing import (
+    build_audit_asset,
+    build_audit_job,
+    build_audit_schedule,
+    build_audit_sensor,
+)
 from feature_platform.orchestration.feature_views import build_feature_view
 from feature_platform.orchestration.schedules import build_schedules
 from feature_platform.orchestration.sensors import build_incident_sensor, build_store_sensor
@@ -32,17 +38,21 @@ def build_definitions(
         manifest: dbt's manifest, for the names of data tests.
         sources: assets (and schedules) that load the sources. Without them sources are external assets.
     """
+    audit_job = build_audit_job(registry)
     own = dg.Definitions(
         assets=[
             *(build_feature_view(settings, registry, view, manifest) for view in registry.views.values()),
             *(build_online_asset(settings, registry, view) for view in served_views(registry)),
+            *(build_audit_asset(settings, view) for view in registry.views.values()),
             *(_service_asset(registry, service) for service in registry.services.values()),
         ],
-        schedules=build_schedules(registry),
+        jobs=[audit_job],
+        schedules=[*build_schedules(registry), build_audit_schedule(audit_job)],
         sensors=[
             build_sync_sensor(registry),
             build_incident_sensor(settings, registry),
             build_store_sensor(settings, registry),
+            build_audit_sensor(settings, registry, audit_job),
         ],
         executor=dg.in_process_executor,
     )

@@ -6,7 +6,7 @@ import dagster as dg
 
 from feature_platform.domain.feature_service import FeatureService
 from feature_platform.domain.feature_view import FeatureView, Source
-from feature_platform.orchestration.names import online_path, service_path, source_path, view_path
+from feature_platform.orchestration.names import audit_path, online_path, service_path, source_path, view_path
 
 LAKE_POOL = "lake"
 """Ops that compute in DuckDB: each may take the memory limit."""
@@ -16,6 +16,8 @@ VIEW_TAG = "feature_platform/view"
 PRIORITY_TAG = "dagster/priority"
 SCHEDULED_PRIORITY = "10"
 """Runs of schedules overtake queued backfills; `tag_concurrency_limits` of `dagster/backfill` leaves them room."""
+AUDIT_PRIORITY = "-10"
+"""An audit can wait for everything else."""
 
 
 def view_key(view: FeatureView) -> dg.AssetKey:
@@ -26,6 +28,11 @@ def view_key(view: FeatureView) -> dg.AssetKey:
 def online_key(view: FeatureView) -> dg.AssetKey:
     """The asset of the view's rows in the online store."""
     return dg.AssetKey(online_path(view))
+
+
+def audit_key(view: FeatureView) -> dg.AssetKey:
+    """The asset of the view's last leakage audit."""
+    return dg.AssetKey(audit_path(view))
 
 
 def source_key(source: Source) -> dg.AssetKey:

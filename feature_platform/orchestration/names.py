@@ -20,6 +20,11 @@ def online_path(view: FeatureView) -> list[str]:
     return ["online", *view_path(view)]
 
 
+def audit_path(view: FeatureView) -> list[str]:
+    """The asset of the view's last leakage audit: `audit/carrier_delays`."""
+    return ["audit", *view_path(view)]
+
+
 def source_path(source: Source) -> list[str]:
     """The asset of a source table, under dbt's two names for it: `nycflights13/flights`."""
     return source.unique_id.split(".")[-2:]

@@ -55,6 +55,11 @@ def test_asset_keys(repository):
         "aircraft_profile",
         "aircraft_state",
         "airport_weather",
+        "audit/aircraft_profile",
+        "audit/aircraft_state",
+        "audit/airport_weather",
+        "audit/carrier_delays",
+        "audit/route_delays",
         "carrier_delays",
         "nycflights13/airlines",
         "nycflights13/airports",
@@ -153,6 +158,7 @@ def test_scheduled_runs_overtake_backfills(repository):
 
 def test_sensors_run_by_default(repository):
     assert {sensor.name: sensor.default_status for sensor in repository.sensor_defs} == {
+        "audit_what_other_code_computed": dg.DefaultSensorStatus.RUNNING,
         "incidents": dg.DefaultSensorStatus.RUNNING,
         "look_at_online_store": dg.DefaultSensorStatus.RUNNING,
         "sync_what_was_published": dg.DefaultSensorStatus.RUNNING,

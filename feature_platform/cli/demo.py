@@ -104,6 +104,16 @@ def _deploy(settings: Settings) -> None:
     result = deploy_project(settings)
     what = "deployed" if result.changed else "nothing to change"
     click.echo(f"  {what}: {', '.join(result.registry.views)}")
+    if result.changed:
+        _stop_dagster(settings)
+
+
+def _stop_dagster(settings: Settings) -> None:
+    """What runs has loaded older declarations, or none; the next step starts it again. Queued runs stay queued."""
+    from feature_platform.local import supervision  # psutil
+
+    if supervision.stop_dagster(settings.home):
+        click.echo("  Dagster ran with what was declared before; it is started anew")
 
 
 def _start_dagster(settings: Settings, port: int | None) -> DagsterClient:

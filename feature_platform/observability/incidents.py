@@ -7,7 +7,7 @@ look, and a crash in between repeats a notice but never loses one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -43,10 +43,20 @@ def watch(
     *,
     store: str,
     now: datetime,
-    log: logging.Logger,
+    log: Callable[[], logging.Logger],
     environ: Mapping[str, str] | None = None,
 ) -> WatchReport:
-    """Look once: open what is new, resolve what is over, tell the owners."""
+    """Look once: open what is new, resolve what is over, tell the owners.
+
+    Args:
+        ledger: what happened.
+        registry: the views and their owners.
+        store: the online store that is judged.
+        now: the instant to judge by.
+        log: asked for its logger only when there is something to tell, because Dagster's makes a file for every tick
+            that touches it.
+        environ: where routes find their variables; by default the process's own.
+    """
     problems = find_problems(ledger, registry, store=store, now=now)
     known = {(one.kind, one.subject): one for one in ledger.incidents(open_only=True) if one.kind in KINDS}
     opened = resolved = untold = 0
@@ -54,7 +64,7 @@ def watch(
         incident = known.pop((problem.kind, problem.subject), None)
         if incident is not None and incident.severity == problem.severity:
             continue
-        if not notify(_firing(problem), problem.owner, log=log, environ=environ):
+        if not notify(_firing(problem), problem.owner, log=log(), environ=environ):
             untold += 1
             continue
         if incident is not None:  # it got worse or better: one notice, and the record follows
@@ -68,7 +78,7 @@ def watch(
         )
         opened += 1
     for incident in known.values():
-        if notify(_over(incident), _owner_of(incident, registry), log=log, environ=environ):
+        if notify(_over(incident), _owner_of(incident, registry), log=log(), environ=environ):
             ledger.resolve_incident(incident.incident_id)
             resolved += 1
         else:

@@ -29,7 +29,7 @@ def build_incident_sensor(settings: Settings, registry: FeatureRegistry) -> dg.S
         from feature_platform.observability import watch
 
         with Ledger.connect(settings.ledger_url) as ledger:
-            report = watch(ledger, registry, store=settings.store, now=datetime.now(UTC), log=context.log)
+            report = watch(ledger, registry, store=settings.store, now=datetime.now(UTC), log=lambda: context.log)
         return dg.SkipReason(str(report))
 
     return incidents

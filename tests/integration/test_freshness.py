@@ -72,7 +72,7 @@ def look(ledger, view, webhook):
     registry = registry_of(view)
 
     def look(now: datetime):
-        return watch(ledger, registry, store="default", now=now, log=LOG, environ={"OPS_URL": webhook.url})
+        return watch(ledger, registry, store="default", now=now, log=lambda: LOG, environ={"OPS_URL": webhook.url})
 
     return look
 
@@ -214,9 +214,25 @@ def test_without_a_route_the_log_is_told(ledger, view, caplog):
     publish(ledger, view, 0)
     sync(ledger, view)
     with caplog.at_level(logging.WARNING, logger=LOG.name):
-        watch(ledger, registry_of(view), store="default", now=BEGIN + 9 * DAY, log=LOG, environ={})
+        watch(ledger, registry_of(view), store="default", now=BEGIN + 9 * DAY, log=lambda: LOG, environ={})
     assert "is stale" in caplog.text
     assert len(ledger.incidents(open_only=True)) == 1
+
+
+def test_the_log_is_asked_for_only_if_there_is_something_to_tell(ledger, view):
+    asked = []
+
+    def log() -> logging.Logger:
+        asked.append(1)
+        return LOG
+
+    publish(ledger, view, 0)
+    sync(ledger, view)
+    assert watch(ledger, registry_of(view), store="default", now=BEGIN + DAY, log=log, environ={}).problems == ()
+    assert asked == []  # Dagster keeps a file for each tick whose log was touched
+    for _ in range(2):
+        assert watch(ledger, registry_of(view), store="default", now=BEGIN + 9 * DAY, log=log, environ={}).problems
+    assert asked == [1]
 
 
 def test_a_route_that_is_no_url_stops_nothing_and_its_secret_is_not_logged(ledger, view, caplog):
@@ -224,7 +240,7 @@ def test_a_route_that_is_no_url_stops_nothing_and_its_secret_is_not_logged(ledge
     sync(ledger, view)
     routed = replace(view, owner=replace(view.owner, routes=("http://127.0.0.1/top secret",)))
     with caplog.at_level(logging.WARNING, logger=LOG.name):
-        report = watch(ledger, registry_of(routed), store="default", now=BEGIN + 9 * DAY, log=LOG, environ={})
+        report = watch(ledger, registry_of(routed), store="default", now=BEGIN + 9 * DAY, log=lambda: LOG, environ={})
     assert report.untold == 1
     assert "not taken by its http route" in caplog.text
     assert "top secret" not in caplog.text
@@ -235,7 +251,7 @@ def test_apprise_takes_its_own_urls(ledger, view, webhook):
     sync(ledger, view)
     url = webhook.url.replace("http://", "json://")
     routed = replace(view, owner=replace(view.owner, routes=(url,)))
-    watch(ledger, registry_of(routed), store="default", now=BEGIN + 9 * DAY, log=LOG, environ={})
+    watch(ledger, registry_of(routed), store="default", now=BEGIN + 9 * DAY, log=lambda: LOG, environ={})
     (told,) = webhook.taken
     assert "carrier_delays@1" in told["message"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from feature_platform.domain.number_ranges import format_ranges
 from feature_platform.errors import RequestError
 
 if TYPE_CHECKING:
-    from feature_platform.offline import HistoricalFeatures, TrainingSet
+    from feature_platform.offline import FeatureStore, HistoricalFeatures, TrainingSet
 
 _NOT_REPRODUCED = 1
 _HASH_DIGITS = 16
@@ -38,9 +39,8 @@ def training_set() -> None:
 @click.argument("service_or_refs", nargs=-1, required=True)
 @click.option(
     "--labels",
-    required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Parquet file with key columns and each label's time.",
+    help="Parquet file with key columns and each label's time. Without it SERVICE_OR_REFS is a declared training set.",
 )
 @click.option("--name", help="Keep it under this name (default: the service's, unless --out is given).")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Parquet file to write.")
@@ -52,7 +52,7 @@ def training_set() -> None:
 def create(
     *,
     service_or_refs: tuple[str, ...],
-    labels: Path,
+    labels: Path | None,
     name: str | None,
     out: Path | None,
     as_json: bool,
@@ -61,11 +61,15 @@ def create(
     """Make a training set for SERVICE_OR_REFS: a feature service, or references like carrier_delays:flights.
 
     Rows and columns of the labels come first and unchanged, one column per feature follows. With --out alone the file
-    is written and nothing else; otherwise the set is kept, with its labels and a manifest.
+    is written and nothing else; otherwise the set is kept, with its labels and a manifest. Without --labels the next
+    version of a training set is made that an exposure declares, e.g. departure_delay_flights.
     """
     asked = service_or_refs[0] if len(service_or_refs) == 1 else service_or_refs
     given = {key: value for key, value in options.items() if value not in (None, False)}
     store = open_store()
+    if labels is None:
+        _create_declared(store, service_or_refs, given, name=name, out=out, as_json=as_json)
+        return
     if out is not None and name is None:
         with store.get_historical_features(labels, asked, **given) as features:
             try:
@@ -74,12 +78,35 @@ def create(
                 raise RequestError(f"cannot write {out}", found=str(error)) from error
             _show_export(features, out, as_json=as_json)
         return
-    try:
+    with _writing():
         kept = store.create_training_set(labels, asked, name=name, progress=_progress, **given)
         if out is not None:
             _copy(kept, out)
+    _show_kept(kept, as_json=as_json)
+
+
+def _create_declared(
+    store: FeatureStore, asked: Sequence[str], given: Mapping[str, Any], *, name: str | None, out: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    if len(asked) > 1 or given or name:
+        raise click.UsageError("give --labels; only a declared training set, named alone, has labels of its own")
+    with _writing():
+        kept = store.create_declared_training_set(asked[0], progress=_progress)
+        if out is not None:
+            _copy(kept, out)
+    _show_kept(kept, as_json=as_json)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise RequestError("cannot write the training set", found=str(error)) from error
+
+
+def _show_kept(kept: TrainingSet, *, as_json: bool) -> None:
     if as_json:
         print_json(_facts(kept))
         return

@@ -15,9 +15,11 @@ from feature_platform.declaration.owners import parse_groups
 from feature_platform.declaration.registry import FeatureRegistry
 from feature_platform.declaration.services import parse_service
 from feature_platform.declaration.sources import parse_source
+from feature_platform.declaration.training_sets import parse_training_sets
 from feature_platform.declaration.views import Project, check_undeclared, declared_section, label, parse_view
 from feature_platform.domain.feature_service import FeatureService
 from feature_platform.domain.feature_view import FeatureView, Source
+from feature_platform.domain.training_set import DeclaredTrainingSet
 from feature_platform.errors import InvalidDeclarationsError
 
 
@@ -56,15 +58,21 @@ def parse_manifest(content: Mapping[str, Any]) -> FeatureRegistry:
     latest = _latest(declared, reporter)
     _check_entities(by_id.values(), reporter)
     services: dict[str, FeatureService] = {}
+    training_sets: dict[str, DeclaredTrainingSet] = {}
     for _, exposure in sorted(manifest.exposures.items()):
         if exposure.get("type") == "ml":
             service = parse_service(exposure, manifest, by_id, latest, reporter)
             _check_service_name(service, services, latest, reporter)
             services[service.name] = service
+            for declared_set in parse_training_sets(exposure, service, manifest, reporter):
+                _check_set_name(declared_set, training_sets, reporter)
+                training_sets[declared_set.name] = declared_set
     if reporter.collected:
         ordered = sorted(dict.fromkeys(reporter.collected), key=lambda finding: (finding.file, finding.node))
         raise InvalidDeclarationsError(tuple(ordered))
-    return FeatureRegistry(views=views, services=services, sources=project.sources, latest=latest)
+    return FeatureRegistry(
+        views=views, services=services, sources=project.sources, latest=latest, training_sets=training_sets
+    )
 
 
 def _sources(manifest: Manifest, models: Iterable[Node], reporter: Reporter) -> dict[str, Source]:
@@ -123,6 +131,17 @@ def _check_entities(views: Iterable[FeatureView], reporter: Reporter) -> None:
                     allowed="one type per entity name",
                     hint="cast one of them, or give it another name if it is another thing",
                 )
+
+
+def _check_set_name(
+    declared: DeclaredTrainingSet, training_sets: Mapping[str, DeclaredTrainingSet], reporter: Reporter
+) -> None:
+    if declared.name in training_sets:
+        reporter.at(declared.service.path, f"feature service {declared.service.name}").report(
+            "declares a training set under a name that is taken",
+            found=f"{declared.name}, also of {training_sets[declared.name].service.name}",
+            hint="rename one of them",
+        )
 
 
 def _check_service_name(

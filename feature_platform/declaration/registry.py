@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from feature_platform.declaration.findings import did_you_mean
 from feature_platform.domain.feature_service import FeatureService, ViewSelection
 from feature_platform.domain.feature_view import FeatureView, Source
+from feature_platform.domain.training_set import DeclaredTrainingSet
 from feature_platform.errors import RequestError, UnknownNameError, chosen_from
 
 _REFERENCE = re.compile(r"(?P<view>[^@:\s]+)(?:@v?(?P<version>\d+))?(?::(?P<feature>[^@:\s]+))?")
@@ -28,9 +29,11 @@ class FeatureRegistry:
     """By dbt's unique id; those that feature views read."""
     latest: Mapping[str, int]
     """Latest version per view name: what a reference without a version means."""
+    training_sets: Mapping[str, DeclaredTrainingSet] = field(default_factory=dict)
+    """By name."""
 
     def __post_init__(self) -> None:
-        for name in ("views", "services", "sources", "latest"):
+        for name in ("views", "services", "sources", "latest", "training_sets"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def view(self, reference: str) -> FeatureView:
@@ -78,6 +81,21 @@ class FeatureRegistry:
                 hint=did_you_mean(name, self.services) or "declare it as a dbt exposure of type `ml`",
             )
         return self.services[name]
+
+    def training_set(self, name: str) -> DeclaredTrainingSet:
+        """The declared training set of this name.
+
+        Raises:
+            UnknownNameError: there is none.
+        """
+        if name not in self.training_sets:
+            raise UnknownNameError(
+                f"no training set {name!r} is declared",
+                allowed=chosen_from(self.training_sets),
+                hint=did_you_mean(name, self.training_sets)
+                or "declare it in `meta.training_sets` of an exposure, or pass the labels (--labels)",
+            )
+        return self.training_sets[name]
 
     def select(self, service_or_refs: str | FeatureService | Iterable[str]) -> tuple[ViewSelection, ...]:
         """What a request asks for: a service's selections, or those of references.

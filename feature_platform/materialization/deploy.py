@@ -124,7 +124,9 @@ def _deploy(
         _check_fit(lake, registry, deployed)
         for action in _deploy_lake(lake, registry):
             done(action)
-        if not _staging_stands(lake, registry, deployed, target):
+        # labels have no code version: their views are made again with every change of the project
+        labels_stand = not registry.training_sets or (deployed and deployed.manifest_hash == manifest_hash)
+        if not (labels_stand and _staging_stands(lake, registry, deployed, target)):
             done(_deploy_staging(settings, registry, target))
     if settings.valkey_url and any(view.online != "none" for view in registry.views.values()):
         from feature_platform.sync import publish_schemas  # its columnar parts take a moment to import
@@ -210,7 +212,7 @@ def _staging_stands(
 
 
 def _deploy_staging(settings: Settings, registry: FeatureRegistry, target: Path) -> str:
-    """(Re)create the views upstream of feature views."""
+    """(Re)create the views upstream of feature views, and those that select labels."""
     manifest = dbt_run.read_manifest(target / "manifest.json")
     staging = sorted(_staging_models(registry, target))
     if staging:
@@ -230,10 +232,11 @@ def _first_reader(registry: FeatureRegistry) -> FeatureView:
 
 
 def _staging_models(registry: FeatureRegistry, target: Path) -> dict[str, Any]:
-    """The models upstream of feature views that are views in the lake, by unique id."""
+    """The models upstream of feature views and labels that are views in the lake, by unique id."""
     nodes = json.loads((target / "manifest.json").read_bytes())["nodes"]
-    waiting = [view.unique_id for view in registry.views.values()]
-    found: dict[str, Any] = {}
+    labels = {one.labels_id for one in registry.training_sets.values()}
+    waiting = [*(view.unique_id for view in registry.views.values()), *labels]
+    found: dict[str, Any] = {unique_id: nodes[unique_id] for unique_id in labels}
     while waiting:
         for parent in nodes[waiting.pop()]["depends_on"]["nodes"]:
             if parent in nodes and parent not in found and nodes[parent]["config"]["materialized"] == "view":

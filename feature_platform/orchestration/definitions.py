@@ -24,6 +24,7 @@ from feature_platform.orchestration.feature_views import build_feature_view
 from feature_platform.orchestration.schedules import build_schedules
 from feature_platform.orchestration.sensors import build_incident_sensor, build_store_sensor
 from feature_platform.orchestration.serving import build_online_asset, build_sync_sensor, served_views
+from feature_platform.orchestration.training_sets import build_training_set, build_training_set_job
 from feature_platform.settings import Settings
 
 
@@ -44,9 +45,10 @@ def build_definitions(
             *(build_feature_view(settings, registry, view, manifest) for view in registry.views.values()),
             *(build_online_asset(settings, registry, view) for view in served_views(registry)),
             *(build_audit_asset(settings, view) for view in registry.views.values()),
+            *(build_training_set(settings, registry, declared) for declared in registry.training_sets.values()),
             *(_service_asset(registry, service) for service in registry.services.values()),
         ],
-        jobs=[audit_job],
+        jobs=[audit_job, *(build_training_set_job(declared) for declared in registry.training_sets.values())],
         schedules=[*build_schedules(registry), build_audit_schedule(audit_job)],
         sensors=[
             build_sync_sensor(registry),
@@ -71,8 +73,13 @@ def _service_asset(registry: FeatureRegistry, service: FeatureService) -> dg.Ass
         keys.service_key(service),
         description=service.description,
         deps=[
-            keys.online_key(registry.views[one.key]) if one.key in served else keys.view_key(registry.views[one.key])
-            for one in service.selections
+            *(
+                keys.online_key(registry.views[one.key])
+                if one.key in served
+                else keys.view_key(registry.views[one.key])
+                for one in service.selections
+            ),
+            *(keys.training_set_key(one) for one in registry.training_sets.values() if one.service == service),
         ],
         group_name="services",
         owners=metadata.owners(service.owner),

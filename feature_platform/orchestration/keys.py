@@ -6,7 +6,16 @@ import dagster as dg
 
 from feature_platform.domain.feature_service import FeatureService
 from feature_platform.domain.feature_view import FeatureView, Source
-from feature_platform.orchestration.names import audit_path, online_path, service_path, source_path, view_path
+from feature_platform.domain.training_set import DeclaredTrainingSet
+from feature_platform.orchestration.names import (
+    audit_path,
+    online_path,
+    service_path,
+    source_path,
+    source_path_of,
+    training_set_path,
+    view_path,
+)
 
 LAKE_POOL = "lake"
 """Ops that compute in DuckDB: each may take the memory limit."""
@@ -40,6 +49,16 @@ def source_key(source: Source) -> dg.AssetKey:
     return dg.AssetKey(source_path(source))
 
 
+def source_key_of(unique_id: str) -> dg.AssetKey:
+    """The same, by dbt's unique id of the source."""
+    return dg.AssetKey(source_path_of(unique_id))
+
+
 def service_key(service: FeatureService) -> dg.AssetKey:
     """The asset that stands for a consumer."""
     return dg.AssetKey(service_path(service))
+
+
+def training_set_key(declared: DeclaredTrainingSet) -> dg.AssetKey:
+    """The asset of a declared training set."""
+    return dg.AssetKey(training_set_path(declared))

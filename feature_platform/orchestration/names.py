@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from feature_platform.domain.feature_service import FeatureService
 from feature_platform.domain.feature_view import FeatureView, Source
+from feature_platform.domain.training_set import DeclaredTrainingSet
 
 
 def view_path(view: FeatureView) -> list[str]:
@@ -27,9 +28,19 @@ def audit_path(view: FeatureView) -> list[str]:
 
 def source_path(source: Source) -> list[str]:
     """The asset of a source table, under dbt's two names for it: `nycflights13/flights`."""
-    return source.unique_id.split(".")[-2:]
+    return source_path_of(source.unique_id)
+
+
+def source_path_of(unique_id: str) -> list[str]:
+    """The same, by dbt's unique id of the source."""
+    return unique_id.split(".")[-2:]
 
 
 def service_path(service: FeatureService) -> list[str]:
     """The asset that stands for a consumer: `service/departure_delay`."""
     return ["service", service.name]
+
+
+def training_set_path(declared: DeclaredTrainingSet) -> list[str]:
+    """The asset of a declared training set: `training_set/departure_delay_flights`."""
+    return ["training_set", declared.name]

@@ -75,6 +75,7 @@ def test_asset_keys(repository):
         "online/route_delays",
         "route_delays",
         "service/departure_delay",
+        "training_set/departure_delay_flights",
     ]
 
 
@@ -109,6 +110,19 @@ def test_serving_is_unpartitioned_follows_publishing_and_has_an_sla(repository):
     assert policy.warn_window.to_timedelta() == timedelta(hours=26)
     service = repository.asset_graph.get(dg.AssetKey(["service", "departure_delay"]))
     assert dg.AssetKey(["online", "airport_weather"]) in service.parent_keys
+
+
+def test_a_training_set_lies_between_what_it_is_made_of_and_the_service(repository):
+    node = repository.asset_graph.get(dg.AssetKey(["training_set", "departure_delay_flights"]))
+    assert node.partitions_def is None
+    assert node.automation_condition is None
+    assert node.owners == ["delay-prediction@example.com"]
+    assert {dg.AssetKey("carrier_delays"), dg.AssetKey(["nycflights13", "flights"])} <= node.parent_keys
+    assert dg.AssetKey(["service", "departure_delay"]) in node.child_keys
+    job = repository.get_job("make_departure_delay_flights")
+    assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == {
+        "training_set/departure_delay_flights"
+    }
 
 
 def test_no_native_policy_without_a_hard_bound():

@@ -13,6 +13,7 @@ from feature_platform.domain.batch import Measured
 from feature_platform.domain.feature_view import Expectation
 from feature_platform.domain.windows import parse_partition_key
 from feature_platform.ledger import Ledger
+from feature_platform.offline import FeatureStore
 from feature_platform.orchestration import build_definitions
 
 VIEW = "carrier_delays"
@@ -157,3 +158,22 @@ def test_no_feature_of_the_reference_project_leaks(platform, registry, run_job):
         assert check.passed
         assert check.metadata["rows"].value > 0
         assert check.metadata["arrival"].value in ("in time", "late-informed")
+
+
+def test_a_declared_training_set_is_kept_by_its_job(definitions, instance, platform, registry):
+    job = definitions.get_repository_def().get_job("make_departure_delay_flights")
+    result = job.execute_in_process(instance=instance)
+    (event,) = result.asset_materializations_for_node("training_set__departure_delay_flights")
+    store = FeatureStore(platform, registry)
+    kept = store.training_set("departure_delay_flights")
+    manifest = kept.manifest
+    assert event.metadata["training_set"].value == kept.key == "departure_delay_flights@1"
+    assert event.metadata["dagster/row_count"].value == manifest.row_count > 100_000
+    assert event.metadata["sha256"].value == manifest.data.sha256
+    assert manifest.created_by == f"Dagster run {result.run_id}"
+    assert (manifest.service, manifest.mode) == (registry.services["departure_delay"], "modelled")
+    assert {used.view for used in manifest.batches} == {one.key for one in manifest.service.selections}
+    # the labels are read in one order, so that the same ones and the same batches are the same bytes
+    again = store.create_declared_training_set("departure_delay_flights")
+    assert (again.manifest.version, again.manifest.labels.content_hash) == (2, manifest.labels.content_hash)
+    assert again.manifest.data.sha256 == manifest.data.sha256

@@ -27,9 +27,17 @@ from manifests import (
 
 from feature_platform.declaration import FeatureRegistry, load_registry, parse_manifest
 from feature_platform.domain.feature_view import LateData, LatePolicy, OnlineTier
+from feature_platform.domain.training_set import MODES
 from feature_platform.domain.types import ColumnType
 from feature_platform.domain.windows import Grain
-from feature_platform.errors import ConfigurationError, Finding, InvalidDeclarationsError, NotDeployedError
+from feature_platform.errors import (
+    ConfigurationError,
+    Finding,
+    InvalidDeclarationsError,
+    NotDeployedError,
+    UnknownNameError,
+)
+from feature_platform.offline.point_in_time import Mode
 
 
 def findings(content: Manifest) -> tuple[Finding, ...]:
@@ -102,6 +110,32 @@ def test_a_service_selects_in_the_order_of_its_dependencies() -> None:
     assert (found.freshness, found.owner.email) == (timedelta(hours=3), "prediction@example.com")
 
 
+def test_a_training_set_has_labels_and_only_the_arguments_that_are_declared() -> None:
+    content = manifest()
+    _sets(mine={"labels": "stg_flights", "mode": "modelled", "description": "d"}, bare={"labels": "stg_flights"})(
+        content
+    )
+    registry = parse_manifest(content)
+    declared = registry.training_set("mine")
+    assert (declared.labels, declared.labels_id) == (("staging", "stg_flights"), STAGING)
+    assert (declared.service, declared.source_ids) == (registry.services["departure_delay"], (FLIGHTS,))
+    assert (declared.arguments, registry.training_sets["bare"].arguments) == ({"mode": "modelled"}, {})
+    with pytest.raises(UnknownNameError, match="did you mean `mine`"):
+        registry.training_set("mines")
+
+
+def test_one_name_one_training_set() -> None:
+    content = manifest()
+    _sets(mine={"labels": "stg_flights"})(content)
+    other = json.loads(json.dumps(content["exposures"][SERVICE])) | {"name": "other", "unique_id": "exposure.other"}
+    content["exposures"]["exposure.other"] = other
+    assert [f.problem for f in findings(content)] == ["declares a training set under a name that is taken"]
+
+
+def test_modes_that_may_be_declared_are_those_of_the_join() -> None:
+    assert {*Mode} <= {*MODES}
+
+
 def test_other_exposures_are_no_services() -> None:
     content = manifest()
     content["exposures"][SERVICE] |= {"type": "dashboard", "owner": {}}
@@ -134,6 +168,22 @@ def _service(**values: Any) -> Callable[[Manifest], None]:
 
 def _exposure(**values: Any) -> Callable[[Manifest], None]:
     return lambda content: content["exposures"][SERVICE].update(values)
+
+
+def _sets(**values: Any) -> Callable[[Manifest], None]:
+    return lambda content: content["exposures"][SERVICE]["config"]["meta"].update(training_sets=values)
+
+
+def _labels_as_a_table(content: Manifest) -> None:
+    _sets(mine={"labels": "labels"})(content)
+    table = node(content, STAGING) | {"name": "labels", "unique_id": "model.flights.labels"}
+    content["nodes"]["model.flights.labels"] = table | {"config": {"materialized": "table"}}
+
+
+def _labels_of_a_view(content: Manifest) -> None:
+    _sets(mine={"labels": "labels"})(content)
+    labels = node(content, STAGING) | {"name": "labels", "unique_id": "model.flights.labels"}
+    content["nodes"]["model.flights.labels"] = labels | {"depends_on": {"macros": [], "nodes": [DELAYS]}}
 
 
 def _source(**values: Any) -> Callable[[Manifest], None]:
@@ -269,6 +319,24 @@ FAULTS: dict[str, tuple[Callable[[Manifest], None], str, str]] = {
     "service on a deprecated view": (_node(deprecation_date="2026-02-01T00:00:00"), "deprecated", "newer version"),
     "service on another group's private view": (_node(access="private"), "private to the group", "access: public"),
     "service on a view that is not served": (_set(online="none"), "not served online", "online: valkey"),
+    "training sets as a list": (_exposure(config={"meta": {"training_sets": ["mine"]}}), "no mapping", "<name>"),
+    "training set with a strange name": (
+        _sets(**{"Mine 1": {"labels": "stg_flights"}}),
+        "no training set can",
+        "digits",
+    ),
+    "training set key": (_sets(mine={"label": "stg_flights"}), "unknown key", "did you mean `labels`?"),
+    "training set without labels": (_sets(mine={"mode": "auto"}), "is missing", "write `labels: "),
+    "training set of unknown labels": (
+        _sets(mine={"labels": "stg_flight"}),
+        "no dbt model",
+        "did you mean `stg_flights`?",
+    ),
+    "training set of a feature view": (_sets(mine={"labels": "carrier_delays"}), "no dbt model", "not a feature view"),
+    "training set through a feature view": (_labels_of_a_view, "reads a feature view", "leave carrier_delays"),
+    "training set of a table": (_labels_as_a_table, "materialized as table", "materialized as view"),
+    "training set mode": (_sets(mine={"labels": "stg_flights", "mode": "live"}), "mode", "modelled"),
+    "training set names": (_sets(mine={"labels": "stg_flights", "full_feature_names": "yes"}), "wrong type", "true"),
     "service with the name of a view": (_exposure(name="carrier_delays"), "name of a feature view", "rename"),
 }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from feature_platform.domain.feature_service import FeatureService
 from feature_platform.ledger import Ledger
-from feature_platform.offline.sets import comparing, creating, explaining, reproducing
+from feature_platform.offline.sets import comparing, creating, declared, explaining, reproducing
 from feature_platform.offline.sets.files import SetFiles
 from feature_platform.offline.sets.kept import TrainingSet
 from feature_platform.offline.sets.manifest import parse_name
@@ -57,6 +57,29 @@ class TrainingSetDoors:
             created_by=created_by or creating.whoami(),
             progress=progress,
             options=options,
+        )
+
+    def create_declared_training_set(
+        self, name: str, *, created_by: str | None = None, progress: Callable[[str], None] = _silent
+    ) -> TrainingSet:
+        """Make the next version of a training set that an exposure declares, of the labels that are there now.
+
+        Args:
+            name: its name in `meta.training_sets`.
+            created_by: who made it (default: the user of this process).
+            progress: called with a line for each stage.
+
+        Raises:
+            UnknownNameError: none of this name is declared.
+            NotDeployedError: the lake lacks the labels' view.
+            LockBusyError: another process makes a set of this name just now.
+            RequestError: as `get_historical_features`.
+        """
+        return declared.create_declared_training_set(
+            self._store,
+            self._store.registry.training_set(name),
+            created_by=created_by or creating.whoami(),
+            progress=progress,
         )
 
     def training_set(self, name: str) -> TrainingSet:

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import json
+import operator
 import uuid
+from collections.abc import Callable, Iterable
 from contextlib import closing
+from datetime import datetime, timedelta
 
+import duckdb
 import psycopg2
 import pytest
+from hypothesis import Phase, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from tiny_platform import TINY_PROJECT, TinyPlatform, instant
 
 from feature_platform.audit import Arrival, LeakageReport, Verdict, audit_view
+from feature_platform.audit.compiled import CompiledView, compile_view
+from feature_platform.audit.leakage import Audit
+from feature_platform.audit.references import unstable_functions
+from feature_platform.audit.sampling import Run, runs_at
 from feature_platform.cli.main import main
 from feature_platform.errors import RequestError
 from feature_platform.lake import connect
+from feature_platform.materialization.dbt_run import load_manifest
 from feature_platform.settings import PREFIX, Settings
 
 LEAKING_PROJECT = TINY_PROJECT.parent / "leaking_project"
@@ -208,3 +222,165 @@ def test_a_naive_instant_is_refused_with_the_fix(command):
     code, _, said = command("user_honest", "--at", "2024-01-10")
     assert code == 1
     assert "--at has no time zone" in said
+
+
+# --- the verdict against an account in plain Python, on drawn facts and drawn mistakes
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """What is wrong with a bound of `feature_rows`, as a change to the SQL that dbt compiled from it."""
+
+    old: str
+    new: str
+    seen: Callable[[datetime, datetime, timedelta], bool]
+    """Whether a row of a stamp sees a fact, by its instant, within the lookback."""
+    leaks: bool
+
+
+def within(at: datetime, stamp: datetime, lookback: timedelta) -> bool:
+    return stamp - lookback <= at < stamp
+
+
+UPPER = "source_rows.known_at < batches.event_timestamp"
+LOWER = "source_rows.known_at >= batches.event_timestamp"
+MISTAKES = {
+    "none": Mistake("", "", within, leaks=False),
+    "one second longer ago": Mistake(
+        LOWER,
+        LOWER + " - interval 1 second",
+        lambda at, stamp, lookback: within(at, stamp, lookback + timedelta(seconds=1)),
+        leaks=False,
+    ),
+    "at the stamp, too": Mistake(
+        UPPER,
+        UPPER.replace("<", "<="),
+        lambda at, stamp, lookback: stamp - lookback <= at <= stamp,
+        leaks=True,
+    ),
+    "one microsecond more": Mistake(
+        UPPER,
+        UPPER + " + interval 1 microsecond",
+        lambda at, stamp, lookback: stamp - lookback <= at < stamp + timedelta(microseconds=1),
+        leaks=True,
+    ),
+    "one day more": Mistake(
+        UPPER,
+        UPPER + " + interval 1 day",
+        lambda at, stamp, lookback: stamp - lookback <= at < stamp + timedelta(days=1),
+        leaks=True,
+    ),
+    "no upper bound": Mistake(UPPER, "true", lambda at, stamp, lookback: stamp - lookback <= at, leaks=True),
+}
+
+Fact = tuple[int, int, datetime, datetime]
+"""User, amount, when it was known, when it arrived."""
+STAMP = instant("2024-01-10")
+HOURS = st.integers(min_value=-5 * 24, max_value=3 * 24).map(lambda hours: timedelta(hours=hours))
+BESIDE = st.sampled_from([timedelta(0), timedelta(microseconds=1), -timedelta(microseconds=1), timedelta(seconds=1)])
+DELAYS = st.sampled_from([timedelta(0), timedelta(minutes=30), timedelta(minutes=31), timedelta(days=2)])
+
+
+@st.composite
+def facts(draw: st.DrawFn) -> tuple[Fact, ...]:
+    """Facts around a stamp, never two of a user at one instant; one of them lies exactly at the stamp."""
+    drawn = draw(
+        st.lists(
+            st.tuples(st.integers(0, 1), st.integers(1, 9), st.builds(operator.add, HOURS, BESIDE), DELAYS),
+            max_size=12,
+        )
+    )
+    placed = {(user, STAMP + at): (amount, delay) for user, amount, at, delay in drawn}
+    placed[0, STAMP] = (5, timedelta(0))
+    return tuple((user, amount, at, at + delay) for (user, at), (amount, delay) in placed.items())
+
+
+def account(known: Iterable[Fact], run: Run, mistake: Mistake, lookback: timedelta) -> dict[tuple, tuple]:
+    """The rows of `user_honest` up to the instant under audit, with the mistake."""
+    first, last = run.partitions[0].end, run.partitions[-1].end
+    rows = {}
+    for stamp, user in itertools.product([partition.end for partition in run.partitions], (0, 1)):
+        seen = [
+            (at, amount)
+            for who, amount, at, _ in known
+            if who == user and mistake.seen(at, stamp, lookback) and first - lookback <= at < last
+        ]
+        if seen and stamp <= run.through:
+            recent = sum(at >= stamp - timedelta(days=1) for at, _ in seen)
+            rows[user, stamp] = (recent, float(sum(amount for _, amount in seen)), float(max(seen)[1]))
+    return rows
+
+
+def differing(one: dict[tuple, tuple], other: dict[tuple, tuple]) -> list[int]:
+    """Rows per feature in which two accounts differ."""
+    pairs = [
+        (one.get(key, (None,) * 3), other.get(key, (None,) * 3), key in one and key in other) for key in one | other
+    ]
+    return [sum(not both or mine[n] != theirs[n] for mine, theirs, both in pairs) for n in range(3)]
+
+
+@pytest.fixture(scope="module")
+def honest(leaking: TinyPlatform):
+    """`user_honest` as dbt compiles it for the run that audits an instant."""
+    view = leaking.registry.view("user_honest")
+    manifest = load_manifest(leaking.settings)
+
+    @functools.cache
+    def compiled(at: datetime) -> tuple[Run, CompiledView]:
+        (run,) = runs_at(view, [at])
+        directory = leaking.settings.home / "compiled" / uuid.uuid4().hex
+        return run, compile_view(leaking.settings, manifest, view, run.partitions, directory=directory)
+
+    return compiled
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_verdict_is_what_an_account_in_plain_python_says(honest, mistake: str):
+    """A model of the window macros alone is always clean; the same with a bound that is off by anything leaks."""
+    wrong = MISTAKES[mistake]
+
+    @given(facts(), st.integers(1, 96), st.sampled_from([timedelta(0), timedelta(hours=7)]))
+    @hypothesis_settings(max_examples=12, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
+    def check(known: tuple[Fact, ...], lookback_hours: int, after: timedelta):
+        run, compiled = honest(STAMP + after)
+        lookback = timedelta(hours=max(lookback_hours, 24))
+        assert wrong.old in compiled.sql
+        assert "interval '259200 seconds'" in compiled.sql
+        sql = compiled.sql.replace(wrong.old, wrong.new) if wrong.old else compiled.sql
+        sql = sql.replace("interval '259200 seconds'", f"interval '{int(lookback.total_seconds())} seconds'")
+        report = audit_facts(known, run, dataclasses.replace(compiled, sql=sql))
+
+        cut = [fact for fact in known if fact[2] < run.through]
+        arrived = [fact for fact in cut if fact[3] <= run.through + compiled.view.availability_delay]
+        full, base, late = (account(some, run, wrong, lookback) for some in (known, cut, arrived))
+        assert [feature.rows_leaking for feature in report.features] == differing(full, base)
+        assert [feature.rows_late_informed for feature in report.features] == differing(base, late)
+        if not wrong.leaks:
+            assert report.verdict is (CLEAN if full and len(cut) < len(known) else UNKNOWN)
+        elif not after:
+            assert report.verdict is LEAKS
+
+    check()
+
+
+def audit_facts(known: Iterable[Fact], run: Run, compiled: CompiledView) -> LeakageReport:
+    """Audit compiled SQL over facts that lie in memory."""
+    with closing(duckdb.connect()) as connection:
+        connection.execute(
+            "set threads = 1; set TimeZone = 'UTC'; attach ':memory:' as stored; attach ':memory:' as lake"
+        )
+        connection.execute("create schema stored.sources; use lake")
+        connection.execute(
+            "create table stored.sources.events"
+            " (user_id bigint, amount double, known_at timestamptz, ingested_at timestamptz)"
+        )
+        connection.executemany("insert into stored.sources.events values (?, ?, ?, ?)", [list(fact) for fact in known])
+        audit = Audit(
+            connection=connection,
+            view=compiled.view,
+            seed=0,
+            on_progress=lambda _: None,
+            unstable=unstable_functions(connection),
+        )
+        audit.add(run, compiled)
+        return audit.report(snapshot=0, seconds=0.0)

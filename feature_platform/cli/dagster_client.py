@@ -51,6 +51,12 @@ _FAILURES = """query($id: ID!) { logsForRun(runId: $id, limit: 10000) { __typena
   ... on ExecutionStepFailureEvent { stepKey failureMetadata { description } error { message cause { message } } }
   ... on RunFailureEvent { message error { message } } } } } }"""
 
+_WAITS = """query($id: ID!, $after: String) { logsForRun(runId: $id, afterCursor: $after, limit: 1000) { __typename
+  ... on EventConnection { cursor events { __typename
+  ... on ExecutionStepUpForRetryEvent { stepKey secondsToWait error { message cause { message } } } } } } }"""
+_BACKFILLS = """query($status: BulkActionStatus!) { partitionBackfillsOrError(status: $status, limit: 25) { __typename
+  ... on PythonError { message } ... on PartitionBackfills { results { id title tags { key value } } } } }"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetProgress:
@@ -151,6 +157,17 @@ class DagsterClient:
         whole = [_reason(event) for event in events if event["__typename"] == "RunFailureEvent"]
         return tuple(steps or whole)
 
+    def run_waits(self, run_id: str, *, after: str | None = None) -> tuple[tuple[str, ...], str | None]:
+        """Which steps wait to be tried again and why, as sentences; and the cursor from which to ask next time."""
+        answer = self._ask(_WAITS, id=run_id, after=after)["logsForRun"]
+        waits = tuple(
+            f"{event['stepKey'].replace('__', '/')} is tried again in {event['secondsToWait'] or 0:.0f} s: "
+            + _reason(event).replace("\n", "\n  ")
+            for event in answer.get("events", ())
+            if event["__typename"] == "ExecutionStepUpForRetryEvent"
+        )
+        return waits, answer.get("cursor", after)
+
     def run_url(self, run_id: str) -> str:
         """Where the UI shows a run."""
         return f"{self.url}/runs/{run_id}"
@@ -178,6 +195,17 @@ class DagsterClient:
         if answer["__typename"] != "LaunchBackfillSuccess":
             raise RequestError("Dagster did not start the backfill", found=_message(answer))
         return str(answer["backfillId"])
+
+    def running_backfill(self, title: str, *, tags: Mapping[str, str]) -> str | None:
+        """The oldest backfill of this title and tags that is going on; None if there is none."""
+        wanted = set(tags.items())
+        answer = self._ask(_BACKFILLS, status="REQUESTED")["partitionBackfillsOrError"]
+        found = [
+            one["id"]
+            for one in answer.get("results", ())
+            if one["title"] == title and wanted <= {(tag["key"], tag["value"]) for tag in one["tags"]}
+        ]
+        return str(found[-1]) if found else None  # newest first
 
     def backfill(self, backfill_id: str) -> BackfillProgress:
         """How far a backfill is."""

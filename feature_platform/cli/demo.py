@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from feature_platform import settings as addresses
-from feature_platform.cli.dagster_client import DagsterClient
+from feature_platform.cli.dagster_client import BackfillProgress, DagsterClient
 from feature_platform.cli.output import console
 from feature_platform.declaration import FeatureRegistry, load_registry
 from feature_platform.domain.durations import format_duration
@@ -32,6 +32,7 @@ HOURLY_HISTORY = timedelta(days=28)
 _LOADED_LATELY = timedelta(minutes=75)
 """The schedule loads every hour; a quarter of an hour for its run."""
 _TAGS = {"feature_platform/launched_by": "demo"}
+_LOADING, _COMPUTING = "Demo: load the sources", "Demo: backfill the feature views"
 _STEPS = 7
 
 
@@ -127,6 +128,7 @@ def _load_sources(settings: Settings, registry: FeatureRegistry, client: Dagster
     from feature_platform.ledger import Ledger  # psycopg2
     from feature_platform.reference import SOURCES
 
+    _see_through(client, _LOADING)
     now = datetime.now(UTC)
     begin = min(view.begin for view in registry.views.values())
     with Ledger.connect(settings.ledger_url) as ledger:
@@ -139,12 +141,13 @@ def _load_sources(settings: Settings, registry: FeatureRegistry, client: Dagster
         tuple(source.ledger_name.split(".")): [(f"{floor(loaded[source.name] or begin, Grain.DAY):%Y-%m-%d}", today)]
         for source in SOURCES.values()
     }
-    _run_backfill(client, ranges, title="Demo: load the sources")
+    _run_backfill(client, ranges, title=_LOADING)
 
 
 def _backfill(settings: Settings, registry: FeatureRegistry, client: DagsterClient, *, full: bool) -> None:
     from feature_platform.cli.runs import asset_ranges, plan_backfill, without_published
 
+    _see_through(client, _COMPUTING)
     now = datetime.now(UTC)
     plans = []
     for view in registry.views.values():
@@ -155,16 +158,20 @@ def _backfill(settings: Settings, registry: FeatureRegistry, client: DagsterClie
     if not plans:
         click.echo("  every partition is there already")
         return
-    _run_backfill(client, asset_ranges(plans), title="Demo: backfill the feature views")
+    _run_backfill(client, asset_ranges(plans), title=_COMPUTING)
+
+
+def _see_through(client: DagsterClient, title: str) -> None:
+    """A demo that was interrupted has left its backfill going on: what it does need not be done twice."""
+    running = client.running_backfill(title, tags=_TAGS)
+    if running is not None:
+        click.echo(f"  the backfill of an earlier demo is going on: {client.backfill_url(running)}")
+        _watch(client, running)  # however it ends: what it leaves missing is found next
 
 
 def _run_backfill(client: DagsterClient, ranges: dict[tuple[str, ...], list[tuple[str, str]]], *, title: str) -> None:
-    from feature_platform.cli.runs import follow_backfill, left_running
-
     backfill_id = client.launch_backfill(ranges, title=title, tags=_TAGS)
-    notice = f"The backfill goes on: {client.backfill_url(backfill_id)}\nRun the demo again to see it through."
-    with left_running(notice):
-        progress = follow_backfill(client, backfill_id, quiet=False)
+    progress = _watch(client, backfill_id)
     if not progress.succeeded:
         raise FeaturePlatformError(
             f"{title}: {progress.status.lower()}",
@@ -173,9 +180,17 @@ def _run_backfill(client: DagsterClient, ranges: dict[tuple[str, ...], list[tupl
         )
 
 
+def _watch(client: DagsterClient, backfill_id: str) -> BackfillProgress:
+    from feature_platform.cli.following import follow_backfill, left_running
+
+    notice = f"The backfill goes on: {client.backfill_url(backfill_id)}\nRun the demo again to see it through."
+    with left_running(notice):
+        return follow_backfill(client, backfill_id, quiet=False)
+
+
 def _await_served(settings: Settings, registry: FeatureRegistry, client: DagsterClient) -> None:
     """The backfill synced what it published; a schedule may have published since."""
-    from feature_platform.cli.runs import follow_run
+    from feature_platform.cli.following import follow_run
     from feature_platform.ledger import Ledger  # psycopg2
     from feature_platform.orchestration import names
 

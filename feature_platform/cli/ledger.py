@@ -13,10 +13,10 @@ from feature_platform import settings
 from feature_platform.cli.output import console, json_option, print_json
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.serving_history import ServedHistory, StoreIncident
-from feature_platform.errors import UnknownNameError
+from feature_platform.errors import UnknownNameError, chosen_from
 
 if TYPE_CHECKING:
-    from feature_platform.ledger import Ledger
+    from feature_platform.ledger import Ledger, UnfinishedBatch
 
 _SHORT_ID = 8
 
@@ -128,6 +128,38 @@ def unfinished(view: str | None, *, as_json: bool) -> None:
             for one in found
         ),
     )  # fmt: skip
+
+
+@ledger.command("give-up")
+@click.argument("names", nargs=-1, required=True, metavar="BATCH_OR_RUN...")
+@json_option
+def give_up(names: tuple[str, ...], *, as_json: bool) -> None:
+    """Give up unfinished batches, by their ids (or how these begin) or by that of their run.
+
+    For runs that Dagster does not know: those it knows to be over are given up by themselves. Changes nothing that
+    anybody reads; a run that still computes such a batch fails when it wants to publish.
+    """
+    with _open() as opened:
+        left = opened.unfinished()
+        chosen = {name: [one for one in left if name == one.run_id or _begins(one, name)] for name in names}
+        for name, found in chosen.items():
+            if not found:
+                raise UnknownNameError(
+                    f"no unfinished batch or run is called {name}",
+                    allowed="runs: " + chosen_from({one.run_id for one in left}),
+                    hint="`feature-platform ledger unfinished` lists them",
+                )
+        batches = {one.batch.batch_id: one for found in chosen.values() for one in found}
+        opened.record_failed(batches, "given up by hand")
+    if as_json:
+        print_json({"given_up": list(batches)})
+        return
+    for one in batches.values():
+        click.echo(f"given up: {one.batch.view} {one.batch.partition.key}, batch {one.batch.batch_id[:_SHORT_ID]}")
+
+
+def _begins(one: UnfinishedBatch, name: str) -> bool:
+    return len(name) >= _SHORT_ID and one.batch.batch_id.startswith(name)
 
 
 @ledger.command()

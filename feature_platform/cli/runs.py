@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
@@ -12,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from feature_platform.cli.dagster_client import RUN_OVER, BackfillProgress, DagsterClient
-from feature_platform.cli.output import console, json_option, print_json
+from feature_platform.cli.dagster_client import BackfillProgress, DagsterClient
+from feature_platform.cli.following import follow_backfill, follow_run, left_running
+from feature_platform.cli.output import json_option, print_json
 from feature_platform.declaration import FeatureRegistry, load_registry
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_view import FeatureView, OnlineTier
@@ -23,11 +22,8 @@ from feature_platform.orchestration import names
 from feature_platform.settings import Settings
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from feature_platform.ledger import BatchHistory
 
-SECONDS_BETWEEN_LOOKS = 1.0
 _BY_HAND = {"feature_platform/launched_by": "command line", "dagster/priority": "5"}
 _EXAMPLE = "`2026-03-01`, or for hours `2026-03-01-13:00`"
 
@@ -212,61 +208,6 @@ def _nothing_to_do(*, as_json: bool) -> None:
         print_json({"backfill_id": None, "partitions": 0})
     else:
         click.echo("nothing to do: no partition of that range is due, or (with --missing) all of them are published")
-
-
-@contextmanager
-def left_running(notice: str) -> Iterator[None]:
-    """Ctrl-C ends the watching, not what is watched."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo(f"\n{notice}", err=True)
-        raise
-
-
-def follow_run(client: DagsterClient, run_id: str, *, say: Callable[[str], Any]) -> str:
-    """Wait for a run, saying each change once; its final status."""
-    said: set[str] = set()
-    while True:
-        status, steps = client.run_status(run_id)
-        lines = [status.lower()] if status not in RUN_OVER else []
-        lines += [f"{step.replace('__', '/')}: {state.lower()}" for step, state in steps.items() if state]
-        for line in lines:
-            if line not in said:
-                said.add(line)
-                say(f"  {line}")
-        if status in RUN_OVER:
-            return status
-        time.sleep(SECONDS_BETWEEN_LOOKS)
-
-
-def follow_backfill(client: DagsterClient, backfill_id: str, *, quiet: bool) -> BackfillProgress:
-    """Wait for a backfill, with a bar per asset; how it ended."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console(), disable=quiet) as bars:
-        tasks: dict[str, TaskID] = {}
-        while True:
-            progress = client.backfill(backfill_id)
-            _draw(bars, tasks, progress)
-            if progress.is_over:
-                return progress
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-
-
-def _draw(bars: Progress, tasks: dict[str, TaskID], progress: BackfillProgress) -> None:
-    for asset in progress.assets:
-        if asset.asset not in tasks:
-            tasks[asset.asset] = bars.add_task(asset.asset, total=asset.targeted, note="")
-        notes = [f"{asset.running} running"] * bool(asset.running) + [f"{asset.failed} failed"] * bool(asset.failed)
-        bars.update(tasks[asset.asset], completed=asset.done, note=", ".join(notes))
 
 
 def _report(client: DagsterClient, backfill_id: str, progress: BackfillProgress, *, as_json: bool) -> None:

@@ -7,6 +7,15 @@ from __future__ import annotations
 
 from feature_platform.materialization.deploy import DeployResult, deploy
 from feature_platform.materialization.materialize import materialize
-from feature_platform.materialization.result import BatchResult, MaterializationResult, RunEvent, Step
+from feature_platform.materialization.result import BatchResult, MaterializationResult, OnEvent, RunEvent, Step
 
-__all__ = ["BatchResult", "DeployResult", "MaterializationResult", "RunEvent", "Step", "deploy", "materialize"]
+__all__ = [
+    "BatchResult",
+    "DeployResult",
+    "MaterializationResult",
+    "OnEvent",
+    "RunEvent",
+    "Step",
+    "deploy",
+    "materialize",
+]

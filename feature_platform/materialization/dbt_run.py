@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ import duckdb
 from feature_platform.domain.batch import Batch
 from feature_platform.errors import NotDeployedError, without_passwords
 from feature_platform.lake import connect, extension_directory, scratch_directory
-from feature_platform.lake.connection import data_path
+from feature_platform.lake.connection import CATALOG, data_path
 from feature_platform.settings import PREFIX, Settings
 
 PARSED_FILE = "partial_parse.msgpack"
@@ -155,15 +156,25 @@ def invoke(
 @contextmanager
 def open_lake(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
     """The lake, through the DuckDB that dbt has open in this process: one memory limit, no second start."""
-    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
-
-    opened = getattr(DuckDBConnectionManager._ENV, "conn", None)  # noqa: SLF001 # the public env() raises if unset
-    lake = opened.cursor() if opened is not None else connect(settings)
+    lake = opened_lake() or connect(settings)
     try:
-        lake.execute("set TimeZone = 'UTC'")
         yield lake
     finally:
         lake.close()
+
+
+def opened_lake() -> duckdb.DuckDBPyConnection | None:
+    """A connection of one's own to the lake through the DuckDB that dbt has open in this process, if it has."""
+    connections = sys.modules.get("dbt.adapters.duckdb.connections")  # who did not run dbt shall not import it for this
+    if connections is None:
+        return None
+    opened = getattr(connections.DuckDBConnectionManager._ENV, "conn", None)  # noqa: SLF001 # env() raises if unset
+    if opened is None:
+        return None
+    lake: duckdb.DuckDBPyConnection = opened.cursor()
+    lake.execute("set TimeZone = 'UTC'")
+    lake.execute(f"use {CATALOG}")
+    return lake
 
 
 def close_lake() -> None:
@@ -213,7 +224,7 @@ def _arguments(settings: Settings, run_directory: Path) -> tuple[str, ...]:
     return (
         *(part for name, flag in flags.items() for part in (flag, str(directories[name]))),
         *("--log-level", "none", "--log-level-file", "info", "--no-use-colors", "--no-use-colors-file"),
-        *("--no-send-anonymous-usage-stats", "--no-version-check", "--no-write-json", "--cache-selected-only"),
+        *("--no-send-anonymous-usage-stats", "--no-version-check", "--no-write-json", "--no-populate-cache"),
     )
 
 

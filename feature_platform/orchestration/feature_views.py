@@ -7,8 +7,8 @@ published; the ledger, not Dagster, is what serving and training go by.
 # no `from __future__ import annotations` here: Dagster compares the annotation of `context` with its class
 
 import re
+import time
 from collections.abc import Iterator, Mapping
-from functools import partial
 from logging import WARNING
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +21,15 @@ from feature_platform.domain.windows import Partition, parse_partition_key
 from feature_platform.errors import without_passwords
 from feature_platform.orchestration import keys, metadata, timetable
 from feature_platform.orchestration.checks import check_results, check_specs
+from feature_platform.orchestration.connections import keep_connections
 from feature_platform.orchestration.failing import dagster_failures
 from feature_platform.settings import Settings
 
 if TYPE_CHECKING:
     from feature_platform.ledger import BatchHistory, Ledger
-    from feature_platform.materialization import RunEvent
+    from feature_platform.materialization import OnEvent, RunEvent
 
+_QUIET_SECONDS = 5.0
 ViewResult = dg.AssetCheckResult | dg.MaterializeResult[Any]
 
 
@@ -59,6 +61,7 @@ def build_feature_view(
         op_tags={keys.VIEW_TAG: view.key},
     )
     def feature_view(context: dg.AssetExecutionContext) -> Iterator[ViewResult]:
+        keep_connections(context.instance)
         partitions = tuple(parse_partition_key(key, view.grain) for key in context.partition_keys)
         failure = _materialize(context, settings, registry, view, partitions)
         # imported here: the ledger loads psycopg2, which definitions do not need
@@ -98,7 +101,7 @@ def _materialize(
                 view,
                 partitions,
                 run_id=context.run.run_id,
-                on_event=partial(_log_event, context.log),
+                on_event=_log_events(context.log),
             )
         phases = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in result.seconds.items())
         context.log.info(f"{view.key}: {result.row_count} rows published ({phases})")
@@ -107,12 +110,23 @@ def _materialize(
     return None
 
 
-def _log_event(log: dg.DagsterLogManager, event: "RunEvent") -> None:
-    """Steps of the run, and what dbt warns of. dbt's other events would be several writes to Postgres per test."""
-    if event.dbt is None:
-        log.info(f"{event.view}: {event.step}, {len(event.batches)} batch(es)")
-    elif event.dbt.info.level in ("warn", "error"):
-        log.log(WARNING, without_passwords(event.dbt.info.msg))
+def _log_events(log: dg.DagsterLogManager) -> "OnEvent":
+    """Says what dbt warns of, and the steps of a run that takes its time: every line is a commit to Postgres.
+
+    The line at the end has the seconds of all of them.
+    """
+    said = -_QUIET_SECONDS  # the first step is said
+
+    def on_event(event: "RunEvent") -> None:
+        nonlocal said
+        if event.dbt is not None:
+            if event.dbt.info.level in ("warn", "error"):
+                log.log(WARNING, without_passwords(event.dbt.info.msg))
+        elif event.batches and time.monotonic() - said >= _QUIET_SECONDS:
+            said = time.monotonic()
+            log.info(f"{event.view}: {event.step}, {len(event.batches)} batch(es)")
+
+    return on_event
 
 
 def _written(

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from feature_platform.declaration import FeatureRegistry
+from feature_platform.orchestration.dead_runs import give_up_batches_of_dead_runs
 from feature_platform.settings import Settings
 
 INCIDENT_SENSOR = "incidents"
@@ -29,8 +30,10 @@ def build_incident_sensor(settings: Settings, registry: FeatureRegistry) -> dg.S
         from feature_platform.observability import watch
 
         with Ledger.connect(settings.ledger_url) as ledger:
+            given_up = give_up_batches_of_dead_runs(ledger, context.instance)
             report = watch(ledger, registry, store=settings.store, now=datetime.now(UTC), log=lambda: context.log)
-        return dg.SkipReason(str(report))
+        dead = f"; {given_up} batch(es) of runs that are over given up" if given_up else ""
+        return dg.SkipReason(f"{report}{dead}")
 
     return incidents
 

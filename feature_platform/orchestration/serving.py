@@ -7,6 +7,7 @@ once, when the view is no longer in progress. What a sync may write is decided b
 
 # no `from __future__ import annotations` here: Dagster compares the annotation of `context` with its class
 
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ import dagster as dg
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.feature_view import FeatureView, FreshnessSla, OnlineTier
 from feature_platform.orchestration import keys, metadata
+from feature_platform.orchestration.connections import keep_connections
 from feature_platform.orchestration.failing import dagster_failures
 from feature_platform.orchestration.feature_views import group_name
 from feature_platform.settings import Settings
@@ -68,13 +70,19 @@ def build_online_asset(settings: Settings, registry: FeatureRegistry, view: Feat
     def online(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         # imported here: it loads DuckDB and pyarrow, which definitions do not need
         from feature_platform.ledger import Ledger
+        from feature_platform.materialization import dbt_run
         from feature_platform.sync import sync
 
-        with dagster_failures(), Ledger.connect(settings.ledger_url) as ledger:
+        keep_connections(context.instance)
+        with dagster_failures(), Ledger.connect(settings.ledger_url) as ledger, ExitStack() as left:
+            # a run that has computed has the lake open already, which takes a quarter of a second
+            lake = dbt_run.opened_lake()
+            if lake is not None:
+                left.enter_context(lake)
             behind = True
             # what another run publishes meanwhile, Dagster would take for followed by this sync's materialization
             while behind:
-                result = sync(settings, registry, view, run_id=context.run.run_id)
+                result = sync(settings, registry, view, run_id=context.run.run_id, lake=lake)
                 context.log.info(f"{view.key} in store {result.store}: {result.from_position} → {result.to_position}")
                 behind = ledger.head(view.key) > result.to_position
         return dg.MaterializeResult(metadata=metadata.sync_metadata(result, ended_at=datetime.now(UTC)))

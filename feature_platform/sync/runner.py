@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -87,6 +87,7 @@ def sync(
     run_id: str,
     store: str | None = None,
     rebuild: bool = False,
+    lake: duckdb.DuckDBPyConnection | None = None,
     progress: Progress | None = None,
 ) -> SyncResult:
     """Bring the online store to the ledger's head for one view. Safe to repeat, and beside others of its kind.
@@ -98,6 +99,7 @@ def sync(
         run_id: who does this, for the ledger.
         store: name of the store in the ledger (default: that of the settings).
         rebuild: write every entity again, not only those that events since the last sync touch.
+        lake: an open connection to read the lake through; by default one of its own.
         progress: told how far it is.
 
     Raises:
@@ -120,7 +122,7 @@ def sync(
             asked = ledger.ask()
             begun = functions.begin(connection, view.key)
             ensure_published(connection, registry, view)
-            attempt = _Attempt(settings, view, store, ledger, connection, run_id=run_id, progress=progress)
+            attempt = _Attempt(settings, view, store, ledger, connection, run_id=run_id, lake=lake, progress=progress)
             result = attempt.run(begun, asked, rebuild=rebuild)
             if result is not None:
                 return result
@@ -142,6 +144,7 @@ class _Attempt:
         connection: Connection,
         *,
         run_id: str,
+        lake: duckdb.DuckDBPyConnection | None,
         progress: Progress | None,
     ) -> None:
         self._settings = settings
@@ -150,6 +153,7 @@ class _Attempt:
         self._ledger = ledger
         self._connection = connection
         self._run_id = run_id
+        self._lake = lake
         self._progress = progress
         self._started = time.monotonic()
 
@@ -206,11 +210,19 @@ class _Attempt:
         )
         return result
 
+    @contextmanager
+    def _open_lake(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        if self._lake is not None:
+            yield self._lake
+            return
+        with closing(connect(self._settings, read_only=True)) as lake:
+            yield lake
+
     def _write(self, plan: plans.SyncPlan, counts: _Counts) -> datetime | None:
         """Write all that the plan asserts; the newest event time of the state it reaches."""
         if not plan.active and plan.touched is None:
             return None
-        with closing(connect(self._settings, read_only=True)) as lake:
+        with self._open_lake() as lake:
             with closing(assertions(lake, self._view, plan)) as asserted:
                 self._send(asserted, counts)
             return newest_event(lake, self._view, plan)
@@ -243,7 +255,7 @@ class _Attempt:
         plan = plans.plan_sync(0, 0, published=(), superseded=(), active=active)
         if not plan.active:
             return None
-        with closing(connect(self._settings, read_only=True)) as lake:
+        with self._open_lake() as lake:
             return newest_event(lake, self._view, plan)
 
     def _result(self, start: int, head: int, counts: _Counts, newest: datetime | None) -> SyncResult:

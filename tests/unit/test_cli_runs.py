@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 from online_support import make_view
 
-from feature_platform.cli import runs
-from feature_platform.cli.dagster_client import BackfillProgress, DagsterClient
+from feature_platform.cli import following, runs
+from feature_platform.cli.dagster_client import AssetProgress, BackfillProgress, DagsterClient
 from feature_platform.domain.windows import Grain, parse_partition_key
 from feature_platform.errors import RequestError, ServiceStartError
 
@@ -77,7 +77,7 @@ def test_it_says_how_to_start_dagster(monkeypatch, tmp_path):
 
 
 def test_ctrl_c_leaves_the_backfill_and_says_how_to_cancel_it(capsys):
-    with pytest.raises(KeyboardInterrupt), runs.left_running("Cancel it with `… --cancel abc`."):
+    with pytest.raises(KeyboardInterrupt), following.left_running("Cancel it with `… --cancel abc`."):
         raise KeyboardInterrupt
     assert "--cancel abc" in capsys.readouterr().err
 
@@ -96,3 +96,16 @@ def test_help_explains(command):
     result = CliRunner().invoke(command, ["--help"])
     assert result.exit_code == 0
     assert "Dagster" in result.output
+
+
+def test_how_far_a_backfill_is_in_one_line():
+    assets = (
+        AssetProgress(asset="carrier_delays", targeted=1270, done=1200, failed=0, running=70),
+        AssetProgress(asset="route_delays", targeted=30, done=27, failed=3, running=0),
+        AssetProgress(asset="online/carrier_delays", targeted=1, done=0, failed=0, running=0),
+    )
+    progress = BackfillProgress(status="REQUESTED", assets=assets, runs={}, error="")
+    assert following.progress_text(progress) == (
+        "1,227 of 1,301 partitions; carrier_delays 1,200/1,270 (70 running); route_delays 27/30 (3 failed)"
+    )
+    assert following.progress_text(replace(progress, assets=())) == "requested"

@@ -11,6 +11,7 @@ import warnings
 import dagster as dg
 
 from feature_platform.declaration import parse_manifest
+from feature_platform.declaration.lineage import load_lineage
 from feature_platform.declaration.manifest import load_manifest
 from feature_platform.orchestration import build_definitions
 from feature_platform.orchestration.warm_workers import warm_workers
@@ -29,4 +30,6 @@ def defs() -> dg.Definitions:
         # Dagster's version is pinned exactly; its notes on beta parameters would head the log of every run
         warnings.simplefilter("ignore", dg.BetaWarning)
         sources = build_reference_sources(settings, registry)
-        return build_definitions(settings, registry, manifest, sources=sources)
+        return build_definitions(
+            settings, registry, manifest, sources=sources, lineage=load_lineage(settings.manifest_path)
+        )

@@ -23,11 +23,14 @@ import duckdb
 
 import feature_platform
 from feature_platform.declaration import Change, FeatureRegistry, compare, load_registry
+from feature_platform.declaration.lineage import FILE as LINEAGE_FILE
+from feature_platform.declaration.lineage import load_lineage, write_lineage
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.errors import FeaturePlatformError, Finding, InvalidDeclarationsError, NotDeployedError
 from feature_platform.lake import connect, sql, tables
 from feature_platform.ledger import Deployment, Ledger, deployment_lock, migrate
 from feature_platform.materialization import dbt_run
+from feature_platform.materialization.column_lineage import trace_views
 from feature_platform.materialization.dbt_parse import parse
 from feature_platform.materialization.rejection import explain
 from feature_platform.quality import refuse_unjudgeable
@@ -128,6 +131,11 @@ def _deploy(
         labels_stand = not registry.training_sets or (deployed and deployed.manifest_hash == manifest_hash)
         if not (labels_stand and _staging_stands(lake, registry, deployed, target)):
             done(_deploy_staging(settings, registry, target))
+        columns = {
+            (schema, table): tuple(names)
+            for schema in {source.schema for source in registry.sources.values()}
+            for table, names in tables.read_columns(lake, schema).items()
+        }
     if settings.valkey_url and any(view.online != "none" for view in registry.views.values()):
         from feature_platform.sync import publish_schemas  # its columnar parts take a moment to import
 
@@ -140,6 +148,7 @@ def _deploy(
         )
         done(f"record the deployment of {len(views)} feature views")
     if not settings.manifest_path.exists() or settings.manifest_path.resolve() != manifest.resolve():
+        _trace_columns(settings, registry, target, columns, progress)
         _place_manifest(settings, target, manifest)
         done("replace the manifest")
     return DeployResult(registry=registry, actions=tuple(actions), changes=changes, manifest=settings.manifest_path)
@@ -245,6 +254,26 @@ def _staging_models(registry: FeatureRegistry, target: Path) -> dict[str, Any]:
     return found
 
 
+def _trace_columns(
+    settings: Settings,
+    registry: FeatureRegistry,
+    target: Path,
+    columns: Mapping[tuple[str, str], tuple[str, ...]],
+    progress: Callable[[str], None],
+) -> None:
+    """Which source columns each feature is computed from, for Dagster to show."""
+    lineage = trace_views(
+        settings,
+        dbt_run.read_manifest(target / "manifest.json"),
+        registry.views.values(),
+        before=load_lineage(settings.manifest_path),
+        columns=columns,
+        directory=target / "lineage",
+        progress=progress,
+    )
+    write_lineage(lineage, target)
+
+
 def _place_manifest(settings: Settings, target: Path, manifest: Path) -> None:
     """Move the parsed files to their place, then let the name that all read point to them, in one step."""
     if not manifest.exists():
@@ -252,7 +281,7 @@ def _place_manifest(settings: Settings, target: Path, manifest: Path) -> None:
         staged = manifest.parent.with_suffix(f".{os.getpid()}")
         shutil.rmtree(staged, ignore_errors=True)  # of a deploy that died; in a container all have the same number
         staged.mkdir()
-        for name in ("manifest.json", dbt_run.PARSED_FILE):
+        for name in ("manifest.json", dbt_run.PARSED_FILE, LINEAGE_FILE):
             shutil.copyfile(target / name, staged / name)
         staged.rename(manifest.parent)
     link = settings.manifest_path.with_name(f".manifest.{os.getpid()}")

@@ -1,17 +1,19 @@
 """All of Dagster's definitions of a project, from its registry.
 
-Rule: building them reads one JSON file and imports Dagster, nothing else: no dbt, DuckDB, pandas, Great Expectations
-and no connection. Every run of the local stack builds them again in a new process.
+Rule: building them reads what the last deploy wrote and imports Dagster, nothing else: no dbt, DuckDB, pandas, Great
+Expectations and no connection. Every run of the local stack builds them again in a new process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
 
 from feature_platform.declaration import FeatureRegistry
+from feature_platform.declaration.lineage import ColumnLineage
 from feature_platform.domain.feature_service import FeatureService
 from feature_platform.orchestration import keys, metadata
 from feature_platform.orchestration.auditing import (
@@ -29,7 +31,12 @@ from feature_platform.settings import Settings
 
 
 def build_definitions(
-    settings: Settings, registry: FeatureRegistry, manifest: Mapping[str, Any], *, sources: dg.Definitions | None = None
+    settings: Settings,
+    registry: FeatureRegistry,
+    manifest: Mapping[str, Any],
+    *,
+    sources: dg.Definitions | None = None,
+    lineage: Mapping[str, ColumnLineage] = MappingProxyType({}),
 ) -> dg.Definitions:
     """Everything Dagster shows and runs of a project.
 
@@ -38,11 +45,15 @@ def build_definitions(
         registry: the declarations.
         manifest: dbt's manifest, for the names of data tests.
         sources: assets (and schedules) that load the sources. Without them sources are external assets.
+        lineage: which source columns features are computed from, by view key.
     """
     audit_job = build_audit_job(registry)
     own = dg.Definitions(
         assets=[
-            *(build_feature_view(settings, registry, view, manifest) for view in registry.views.values()),
+            *(
+                build_feature_view(settings, registry, view, manifest, lineage=lineage.get(key))
+                for key, view in registry.views.items()
+            ),
             *(build_online_asset(settings, registry, view) for view in served_views(registry)),
             *(build_audit_asset(settings, view) for view in registry.views.values()),
             *(build_training_set(settings, registry, declared) for declared in registry.training_sets.values()),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from feature_platform.declaration import FeatureRegistry
+from feature_platform.declaration.lineage import ColumnLineage
 from feature_platform.domain.batch import CheckOutcome
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.windows import Partition, parse_partition_key
@@ -39,7 +40,12 @@ def group_name(name: str) -> str:
 
 
 def build_feature_view(
-    settings: Settings, registry: FeatureRegistry, view: FeatureView, manifest: Mapping[str, Any]
+    settings: Settings,
+    registry: FeatureRegistry,
+    view: FeatureView,
+    manifest: Mapping[str, Any],
+    *,
+    lineage: ColumnLineage | None = None,
 ) -> dg.AssetsDefinition:
     """The asset of one version of a feature view."""
     specs = check_specs(manifest, view)
@@ -54,7 +60,7 @@ def build_feature_view(
         owners=metadata.owners(view.owner),
         kinds={"dbt", "duckdb"},
         tags=metadata.tags(view),
-        metadata=metadata.view_metadata(view, settings.project),
+        metadata=metadata.view_metadata(view, settings.project, lineage),
         code_version=view.code_version,
         check_specs=specs,
         pool=keys.LAKE_POOL,

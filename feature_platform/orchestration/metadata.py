@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from feature_platform.declaration.lineage import ColumnLineage
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_service import FeatureService
-from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView, Owner
+from feature_platform.domain.feature_view import EVENT_TIMESTAMP, Column, FeatureView, Owner
+from feature_platform.orchestration import keys
 
 if TYPE_CHECKING:
     from feature_platform.ledger import BatchHistory
@@ -32,10 +34,11 @@ def tags(view: FeatureView) -> dict[str, str]:
     return own | {"feature_platform/grain": view.grain.value, "feature_platform/access": view.access}
 
 
-def view_metadata(view: FeatureView, project: Path) -> dict[str, Any]:
+def view_metadata(view: FeatureView, project: Path, lineage: ColumnLineage | None = None) -> dict[str, Any]:
     """Static metadata of a view's asset."""
-    return {
-        "dagster/column_schema": _columns(view),
+    traced = {"dagster/column_lineage": _column_lineage(lineage)} if lineage else {}
+    return traced | {
+        "dagster/column_schema": _columns(view, lineage),
         "dagster/relation_identifier": f"lake.batches.{view.table}",
         "dagster/code_references": _code(view, project),
         "feature_view": view.key,
@@ -63,18 +66,50 @@ def _freshness(view: FeatureView) -> str:
     return ", ".join(f"{name} {format_duration(bound)}" for name, bound in bounds.items() if bound) or "never"
 
 
-def _columns(view: FeatureView) -> dg.TableSchema:
+def _columns(view: FeatureView, lineage: ColumnLineage | None) -> dg.TableSchema:
     key = dg.TableColumnConstraints(nullable=False, other=["entity key"])
     stamp = dg.TableColumnConstraints(nullable=False)
+
+    def described(column: Column) -> str:
+        return "\n\n".join(filter(None, (column.description, _origin(view, column.name, lineage))))
+
     return dg.TableSchema(
         columns=[
             *(
-                dg.TableColumn(column.name, column.type.value.lower(), column.description, key)
+                dg.TableColumn(column.name, column.type.value.lower(), described(column), key)
                 for column in view.entities
             ),
             dg.TableColumn(EVENT_TIMESTAMP, "timestamp with time zone", "the instant as of which a row is true", stamp),
-            *(dg.TableColumn(column.name, column.type.value.lower(), column.description) for column in view.features),
+            *(dg.TableColumn(column.name, column.type.value.lower(), described(column)) for column in view.features),
         ]
+    )
+
+
+def _origin(view: FeatureView, column: str, lineage: ColumnLineage | None) -> str:
+    """Which source columns a column is computed from, as Markdown; empty if it was not traced.
+
+    Dagster's open UI shows no column lineage, so the description says it.
+    """
+    if lineage is None or column not in lineage.columns:
+        return ""
+    names = {source.unique_id: source.name for source in view.sources}
+    read = [
+        f"`{names.get(source, source)}`: {', '.join(f'`{name}`' for name in columns)}"
+        for source, columns in lineage.columns[column].items()
+    ]
+    return f"From {'; '.join(read)}" if read else "From rows alone, no column"
+
+
+def _column_lineage(lineage: ColumnLineage) -> dg.TableColumnLineage:
+    return dg.TableColumnLineage(
+        {
+            column: [
+                dg.TableColumnDep(asset_key=keys.source_key_of(source), column_name=name)
+                for source, names in read.items()
+                for name in names
+            ]
+            for column, read in lineage.columns.items()
+        }
     )
 
 

@@ -74,6 +74,7 @@ def definitions(platform: Settings):
 
     import dagster as dg
 
+    from feature_platform.declaration.lineage import load_lineage
     from feature_platform.declaration.manifest import load_manifest
     from feature_platform.declaration.parser import parse_manifest
     from feature_platform.orchestration import build_definitions
@@ -83,7 +84,13 @@ def definitions(platform: Settings):
     registry = parse_manifest(manifest)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
-        return build_definitions(platform, registry, manifest, sources=build_reference_sources(platform, registry))
+        return build_definitions(
+            platform,
+            registry,
+            manifest,
+            sources=build_reference_sources(platform, registry),
+            lineage=load_lineage(platform.manifest_path),
+        )
 
 
 @pytest.fixture(scope="module")

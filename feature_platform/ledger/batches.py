@@ -230,6 +230,20 @@ class BatchLedger(LedgerConnection):
         )
         return tuple(map(read_published, rows))
 
+    def published_batches(self, view_key: str, *, at_sequence: int | None = None) -> tuple[PublishedBatch, ...]:
+        """Everything ever published of a view, in order of position.
+
+        Args:
+            view_key: `name@version`.
+            at_sequence: only what was published as of this number of the ledger.
+        """
+        rows = self._fetch(
+            f"select {PUBLISHED} from published_batches where view = %s and (%s::bigint is null or ledger_seq <= %s)"
+            " order by position",
+            (view_key, at_sequence, at_sequence),
+        )
+        return tuple(map(read_published, rows))
+
     def superseded_between(self, view_key: str, after: int, through: int) -> tuple[PublishedBatch, ...]:
         """The batches active at position `after` that are no longer active at `through`, by partition."""
         now = {batch.batch_id for batch in self.active_batches(view_key, at_position=through)}

@@ -1,9 +1,14 @@
 """The point-in-time join as SQL: pure functions from names and numbers to statements, no connection.
 
-Rule: a feature row is **visible** to a label iff `event_timestamp + availability_delay <= label time`, and **alive**
-iff `label time - event_timestamp < ttl` (strict: dead on reaching ttl). The answer is the visible row with the greatest
-`event_timestamp`, if it is alive; a NULL in it stays NULL. (No older row can be alive when that one is dead, so both
-conditions may be applied before the maximum.) Keys are compared column by column, in their own types.
+Rule: a feature row is **alive** to a label iff `label time - event_timestamp < ttl` (strict: dead on reaching ttl), and
+**visible** to it
+
+- modelled: iff `event_timestamp + availability_delay <= label time`, of the active batches;
+- served: iff its batch was in the store, `_seen_from <= label time < _seen_until` (`offline.served`).
+
+The answer is the visible row with the greatest `event_timestamp`, if it is alive; a NULL in it stays NULL. (No older
+row can be alive when that one is dead, so both conditions may be applied before the maximum.) Of one partition at most
+one batch is visible, so no two rows tie. Keys are compared column by column, in their own types.
 
 Two plans give the same answer:
 
@@ -18,14 +23,12 @@ The builders take the rows of a view as any SQL relation, so they are proven on 
 from __future__ import annotations
 
 import enum
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from feature_platform.domain.batch import PublishedBatch
-from feature_platform.domain.feature_service import ViewSelection
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP
 from feature_platform.errors import RequestError, chosen_from
 from feature_platform.lake.sql import quote_identifier as quote
@@ -39,7 +42,12 @@ LABEL_ID = "_label_id"
 class Mode(enum.StrEnum):
     """How "what would have been seen at the label's time" is decided; DESIGN section 2."""
 
+    AUTO = "auto"
+    """Served where the view was live at the label's time, modelled before."""
+    SERVED = "served"
+    """What the online store held."""
     MODELLED = "modelled"
+    """What would have been seen, had the view been live."""
 
 
 def parse_mode(name: str) -> Mode:
@@ -52,7 +60,9 @@ def parse_mode(name: str) -> Mode:
         return Mode(name)
     except ValueError as error:
         raise RequestError(
-            f"no point-in-time mode {str(name)!r}", allowed=chosen_from(Mode), hint='pass mode="modelled"'
+            f"no point-in-time mode {str(name)!r}",
+            allowed=chosen_from(Mode),
+            hint='pass mode="auto": served where the view was live, modelled before',
         ) from error
 
 
@@ -82,6 +92,16 @@ class Statement:
 
     sql: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    is_asof: bool = False
+    """It holds an ASOF JOIN; see `JOINS_AS_WRITTEN`."""
+
+
+JOINS_AS_WRITTEN = "set disabled_optimizers = 'join_order,build_side_probe_side'"
+"""Joins write the side to build on last: labels, or lists of batches. DuckDB would choose by estimate, takes the
+filtered view to be a fraction of what it is, and builds on that: twice the memory and a third more CPU at 10M rows x 1M
+labels (docs/reference/benchmarks.md)."""
+JOINS_AS_ESTIMATED = "set disabled_optimizers = ''"
+"""For statements with an ASOF JOIN: without estimates, DuckDB 1.5.5 crashes in some of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +147,9 @@ def within_reach(
     )
 
 
-def reachable_rows(table: str, columns: Sequence[str], *, batches: str, reach: Reach) -> Statement:
+def reachable_rows(
+    table: str, columns: Sequence[str], *, batches: str, reach: Reach, of_batch: Sequence[str] = ()
+) -> Statement:
     """The rows of the batches that relation `batches` lists, as a parenthesised select.
 
     The bounds repeat what the list and the join imply: they are constants, so whole files are skipped by their
@@ -138,11 +160,14 @@ def reachable_rows(table: str, columns: Sequence[str], *, batches: str, reach: R
         columns: columns to read.
         batches: relation with a column `_batch_id`, quoted.
         reach: what any label can see.
+        of_batch: columns of `batches` that each row gets.
     """
+    selected = ", ".join((*map(quote, columns), *(f"b.{column}" for column in of_batch)))
+    source = f"{table} join {batches} as b using (_batch_id)" if of_batch else table
+    listed = "" if of_batch else f"_batch_id in (select _batch_id from {batches}) and "
     return Statement(
-        sql=f"(select {', '.join(map(quote, columns))} from {table}"
-        f" where _batch_id in (select _batch_id from {batches})"
-        f" and {EVENT_TIMESTAMP} > $after and {EVENT_TIMESTAMP} <= $until"
+        sql=f"(select {selected} from {source}"
+        f" where {listed}{EVENT_TIMESTAMP} > $after and {EVENT_TIMESTAMP} <= $until"
         " and _partition_start between $first_partition and $last_partition)",
         parameters={
             "after": reach.after,
@@ -153,22 +178,41 @@ def reachable_rows(table: str, columns: Sequence[str], *, batches: str, reach: R
     )
 
 
+class Visibility(enum.StrEnum):
+    """Which rows a label can see."""
+
+    MODELLED = "modelled"
+    """Those that are available: `event_timestamp + availability_delay <= label time`."""
+    SERVED = "served"
+    """Those whose batch the store held: `_seen_from <= label time < _seen_until`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewJoin:
     """What the join of one feature view needs to know."""
 
     rows: Statement
-    """A SQL relation with the keys, `event_timestamp` and the features: a quoted name or a parenthesised select."""
+    """A SQL relation with the keys, `event_timestamp` and the features: a quoted name or a parenthesised select.
+
+    For `SERVED` it also has `_seen_from`, `_seen_until`, and for the plan `asof` `_seq` and `_next_seq`.
+    """
     keys: tuple[str, ...]
     features: tuple[str, ...]
     ttl: timedelta | None
     availability_delay: timedelta
     answer: str
-    """Name of the table to make: `LABEL_ID` and the features, only labels that have an answer."""
+    """Name of the table to make: `LABEL_ID`, the features, what is carried; only labels that have an answer."""
     timestamp_column: str = EVENT_TIMESTAMP
     """Column of the labels that holds their time."""
     valueless: Mapping[str, str] = field(default_factory=dict)
     """Columns of the labels without any value, and the type to read them as: theirs says nothing."""
+    visibility: Visibility = Visibility.MODELLED
+    labels: Statement = field(default_factory=lambda: Statement(sql=LABELS))
+    """The labels to answer: all, or a parenthesised select of some."""
+    carried: Mapping[str, str] = field(default_factory=dict)
+    """Further columns of the answer: name and SQL over the winning row `r`."""
+    extends: bool = False
+    """The answer table is there already, and gets these rows as well."""
 
 
 def microseconds(duration: timedelta) -> int:
@@ -176,142 +220,105 @@ def microseconds(duration: timedelta) -> int:
     return duration // timedelta(microseconds=1)
 
 
-def _probes(join: ViewJoin) -> tuple[str, dict[str, Any]]:
-    """The labels as the join sees them: keys, the newest event time visible, the newest one already dead."""
+def read_label(join: ViewJoin, column: str) -> str:
+    """A key or time column of the labels, in a type that can be compared."""
+    return f"cast(null as {join.valueless[column]})" if column in join.valueless else quote(column)
 
-    def read(column: str) -> str:
-        return f"cast(null as {join.valueless[column]})" if column in join.valueless else quote(column)
 
-    time = read(join.timestamp_column)
-    keys = [f"{read(key)} as {quote(key)}" for key in join.keys]
-    columns = [LABEL_ID, *keys, f"{time} - to_microseconds($delay) as _visible_until"]
-    parameters: dict[str, Any] = {"delay": microseconds(join.availability_delay)}
+def probes(join: ViewJoin) -> Statement:
+    """The labels as the join sees them: keys, the instant that decides what is visible, the newest one already dead."""
+    time = read_label(join, join.timestamp_column)
+    columns = [LABEL_ID, *(f"{read_label(join, key)} as {quote(key)}" for key in join.keys)]
+    parameters: dict[str, Any] = dict(join.labels.parameters)
+    if join.visibility is Visibility.SERVED:
+        columns.append(f"{time} as _at")
+    else:
+        columns.append(f"{time} - to_microseconds($delay) as _visible_until")
+        parameters["delay"] = microseconds(join.availability_delay)
     if join.ttl is not None:
         columns.append(f"{time} - to_microseconds($ttl) as _dead_until")
         parameters["ttl"] = microseconds(join.ttl)
-    return f"(select {', '.join(columns)} from {LABELS})", parameters
+    return Statement(sql=f"(select {', '.join(columns)} from {join.labels.sql})", parameters=parameters)
 
 
-def _same_keys(join: ViewJoin) -> str:
+def same_keys(join: ViewJoin) -> str:
+    """Whether a label and a row are of one entity: key by key, never concatenated."""
     return " and ".join(f"l.{quote(key)} = r.{quote(key)}" for key in join.keys)
 
 
-def _features(join: ViewJoin) -> str:
-    return "".join(f", r.{quote(feature)}" for feature in join.features)
-
-
-def _alive(join: ViewJoin) -> str:
+def is_alive(join: ViewJoin) -> str:
+    """Whether a row has not reached its ttl at the label's time."""
     return "true" if join.ttl is None else f"r.{EVENT_TIMESTAMP} > l._dead_until"
 
 
-def hash_join(join: ViewJoin) -> tuple[Statement, ...]:
-    """Winner first, then its row. Both joins build on labels and stream the view."""
-    probes, parameters = _probes(join)
-    winners = quote(f"{join.answer}_winners")
+def _is_visible(join: ViewJoin) -> str:
+    if join.visibility is Visibility.SERVED:
+        return "r._seen_from <= l._at and l._at < r._seen_until"
+    return f"r.{EVENT_TIMESTAMP} <= l._visible_until"
+
+
+def _columns(join: ViewJoin) -> str:
+    features = "".join(f", r.{quote(feature)}" for feature in join.features)
+    return features + "".join(f", {sql} as {quote(name)}" for name, sql in join.carried.items())
+
+
+def _into_answer(join: ViewJoin) -> str:
+    return f"insert into {quote(join.answer)}" if join.extends else f"create table {quote(join.answer)} as"
+
+
+def winners_table(join: ViewJoin) -> str:
+    """The table of the winning `event_timestamp` per label, quoted."""
+    return quote(f"{join.answer}_winners")
+
+
+def hash_winners(join: ViewJoin) -> Statement:
+    """The winner's `event_timestamp` per label; builds on labels and streams the view."""
+    labels = probes(join)
+    return Statement(
+        sql=f"create table {winners_table(join)} as select l.{LABEL_ID}, max(r.{EVENT_TIMESTAMP}) as {EVENT_TIMESTAMP}"
+        f" from {join.rows.sql} as r join {labels.sql} as l on {same_keys(join)}"
+        f" and {_is_visible(join)} and {is_alive(join)}"
+        f" group by l.{LABEL_ID}",
+        parameters={**labels.parameters, **join.rows.parameters},
+    )
+
+
+def fetch_winners(join: ViewJoin) -> tuple[Statement, ...]:
+    """The winners' rows, by a hash join that builds on labels as well."""
+    labels = probes(join)
+    # of two batches of a partition that hold the same row, only one is visible
+    visible = f" and {_is_visible(join)}" if join.visibility is Visibility.SERVED else ""
     return (
         Statement(
-            sql=f"create table {winners} as select l.{LABEL_ID}, max(r.{EVENT_TIMESTAMP}) as {EVENT_TIMESTAMP}"
-            f" from {join.rows.sql} as r join {probes} as l on {_same_keys(join)}"
-            f" and r.{EVENT_TIMESTAMP} <= l._visible_until and {_alive(join)}"
-            f" group by l.{LABEL_ID}",
-            parameters={**parameters, **join.rows.parameters},
+            sql=f"{_into_answer(join)} select l.{LABEL_ID}{_columns(join)}"
+            f" from {join.rows.sql} as r"
+            f" join (select * from {labels.sql} join {winners_table(join)} using ({LABEL_ID})) as l"
+            f" on {same_keys(join)} and r.{EVENT_TIMESTAMP} = l.{EVENT_TIMESTAMP}{visible}",
+            parameters={**labels.parameters, **join.rows.parameters},
         ),
-        Statement(
-            sql=f"create table {quote(join.answer)} as select l.{LABEL_ID}{_features(join)}"
-            f" from {join.rows.sql} as r join (select * from {probes} join {winners} using ({LABEL_ID})) as l"
-            f" on {_same_keys(join)} and r.{EVENT_TIMESTAMP} = l.{EVENT_TIMESTAMP}",
-            parameters={**parameters, **join.rows.parameters},
-        ),
-        Statement(sql=f"drop table {winners}"),
+        Statement(sql=f"drop table {winners_table(join)}"),
     )
+
+
+def hash_join(join: ViewJoin) -> tuple[Statement, ...]:
+    """Winner first, then its row."""
+    return hash_winners(join), *fetch_winners(join)
 
 
 def asof_join(join: ViewJoin) -> tuple[Statement, ...]:
     """One ASOF JOIN; whether the winner is alive is asked afterwards."""
-    probes, parameters = _probes(join)
+    labels = probes(join)
     return (
         Statement(
-            sql=f"create table {quote(join.answer)} as select l.{LABEL_ID}{_features(join)}"
-            f" from {probes} as l asof join {join.rows.sql} as r on {_same_keys(join)}"
-            f" and l._visible_until >= r.{EVENT_TIMESTAMP} where {_alive(join)}",
-            parameters={**parameters, **join.rows.parameters},
+            sql=f"{_into_answer(join)} select l.{LABEL_ID}{_columns(join)}"
+            f" from {labels.sql} as l asof join {join.rows.sql} as r on {same_keys(join)}"
+            f" and l._visible_until >= r.{EVENT_TIMESTAMP} where {is_alive(join)}",
+            parameters={**labels.parameters, **join.rows.parameters},
+            is_asof=True,
         ),
     )
 
 
 def join_statements(join: ViewJoin, plan: Plan) -> tuple[Statement, ...]:
-    """The statements that make the answer table of one view; all run on one connection, in order."""
+    """The statements that make the answer of one view, `MODELLED`; all run on one connection, in order."""
     return asof_join(join) if plan is Plan.ASOF else hash_join(join)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputColumn:
-    """One feature of a training set: where it comes from and what it is called there."""
-
-    view: str
-    """`name@version`."""
-    feature: str
-    name: str
-
-
-def name_output(
-    selections: Sequence[ViewSelection], taken: Collection[str], *, full_feature_names: bool = False
-) -> tuple[OutputColumn, ...]:
-    """Names of the feature columns: the first form that is unique without regard to case, as DuckDB compares.
-
-    `feature`; if two views or a label column claim that, `view__feature` (Feast's form); if two versions of one view
-    claim that, `view_v2__feature`.
-
-    Args:
-        selections: what was asked for.
-        taken: columns of the labels.
-        full_feature_names: begin with the second form.
-
-    Raises:
-        RequestError: a label column has the longest form too.
-    """
-    wanted = [(selection, feature) for selection in selections for feature in selection.features]
-    forms = [
-        [
-            *([] if full_feature_names else [feature]),
-            f"{selection.view}__{feature}",
-            f"{selection.view}_v{selection.version}__{feature}",
-        ]
-        for selection, feature in wanted
-    ]
-    # each form may be claimed by several; whoever shares a name moves on to its next form
-    chosen = [0] * len(forms)
-    labels = {column.lower() for column in taken}
-    while True:
-        names = [form[index] for form, index in zip(forms, chosen, strict=True)]
-        count = Counter(name.lower() for name in names)
-        clashing = [i for i, name in enumerate(names) if count[name.lower()] > 1 or name.lower() in labels]
-        if not clashing:
-            break
-        stuck = [i for i in clashing if chosen[i] + 1 == len(forms[i])]
-        if len(stuck) == len(clashing):
-            raise RequestError(
-                "two columns of the training set would have the same name",
-                found=chosen_from({names[i] for i in stuck}),
-                hint="rename that column of the labels, or ask for the feature once",
-            )
-        for i in clashing:
-            chosen[i] = min(chosen[i] + 1, len(forms[i]) - 1)
-    return tuple(
-        OutputColumn(view=selection.key, feature=feature, name=name)
-        for (selection, feature), name in zip(wanted, names, strict=True)
-    )
-
-
-def training_set_sql(label_columns: Sequence[str], columns: Sequence[OutputColumn], answers: Mapping[str, str]) -> str:
-    """The training set: the labels as they came, each feature beside them, in the caller's order.
-
-    Args:
-        label_columns: columns of the labels.
-        columns: the feature columns.
-        answers: per view key, the name of its answer table.
-    """
-    selected = [f"l.{quote(column)}" for column in label_columns]
-    selected += [f"{quote(answers[c.view])}.{quote(c.feature)} as {quote(c.name)}" for c in columns]
-    joins = "".join(f" left join {quote(answer)} using ({LABEL_ID})" for answer in answers.values())
-    return f"select {', '.join(selected)} from {LABELS} as l{joins} order by l.{LABEL_ID}"

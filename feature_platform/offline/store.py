@@ -8,33 +8,25 @@ The lake is opened read-only, with a memory limit; every call has its own DuckDB
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 import duckdb
-import pyarrow as pa
 
 from feature_platform import lake
 from feature_platform.declaration import FeatureRegistry, load_registry
-from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_service import FeatureService
-from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
-from feature_platform.errors import NotDeployedError, RequestError
-from feature_platform.lake.sql import batches_table
+from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView, OnlineTier
+from feature_platform.errors import NotDeployedError, RequestError, UnknownNameError, chosen_from
 from feature_platform.ledger import Ledger
 from feature_platform.offline import point_in_time as pit
+from feature_platform.offline.answering import Evidence, Question, answer_view
 from feature_platform.offline.browse import check_deployed, create_feature_views
-from feature_platform.offline.labels import Labels, load_labels
+from feature_platform.offline.labels import load_labels
+from feature_platform.offline.output import name_origins, name_output, training_set_sql
 from feature_platform.offline.sets.doors import TrainingSetDoors
 from feature_platform.offline.training_set import HistoricalFeatures, TrainingSetFacts
 from feature_platform.settings import Settings
-
-_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-# The point-in-time join writes the side to build on last: labels, or lists of batches. DuckDB would choose by estimate,
-# takes the filtered view to be a fraction of what it is, and builds on that: twice the memory and a third more CPU at
-# 10M rows x 1M labels (docs/reference/benchmarks.md).
-_JOINS_AS_WRITTEN = "set disabled_optimizers = 'join_order,build_side_probe_side'"
 
 
 class FeatureStore(TrainingSetDoors):
@@ -66,9 +58,11 @@ class FeatureStore(TrainingSetDoors):
         entity_df: Any,
         service_or_refs: str | FeatureService | Iterable[str],
         *,
-        mode: str = pit.Mode.MODELLED,
+        mode: str = pit.Mode.AUTO,
+        store: str | None = None,
         timestamp_column: str = EVENT_TIMESTAMP,
         full_feature_names: bool = False,
+        provenance: bool = False,
         at_sequence: int | None = None,
         plan: pit.Plan | None = None,
     ) -> HistoricalFeatures:
@@ -77,10 +71,14 @@ class FeatureStore(TrainingSetDoors):
         Args:
             entity_df: the labels: key columns, a time, anything else. pandas, Arrow, a DuckDB relation, a Parquet path.
             service_or_refs: a feature service, or references `view`, `view:feature`, `view@2:feature`.
-            mode: `modelled`: what would have been seen had the view been live, a row becoming available at its event
-                time plus the declared `availability_delay`.
+            mode: `auto`: `served` where the view was live at the label's time, `modelled` before. `served`: what the
+                online store held. `modelled`: what would have been seen had the view been live, a row becoming
+                available at its event time plus the declared `availability_delay`.
+            store: the online store that `served` and `auto` speak of (default: that of the settings).
             timestamp_column: column of the labels that holds each label's time.
             full_feature_names: call columns `<view>__<feature>`. Without it that is done where names would clash.
+            provenance: add per view where its values come from: columns `<view>__provenance`, `__event_timestamp`,
+                `__batch`, `__late_informed`.
             at_sequence: answer as of this ledger sequence (default: now). The same sequence gives the same values.
             plan: how to join (default: by size).
 
@@ -91,58 +89,56 @@ class FeatureStore(TrainingSetDoors):
         chosen_mode = pit.parse_mode(mode)
         selections = self.registry.select(service_or_refs)
         views = [self.registry.views[selection.key] for selection in selections]
-        sequence, active = self._active_batches(views, at_sequence)
+        sequence, evidence = self._evidence(views, chosen_mode, store, at_sequence)
         connection = _open_lake(self.settings)
-        connection.execute(_JOINS_AS_WRITTEN)
         try:
             labels = load_labels(connection, entity_df, views=views, timestamp_column=timestamp_column)
-            features = pit.name_output(selections, labels.columns, full_feature_names=full_feature_names)
-            answers: dict[str, str] = {}
-            plans: dict[str, pit.Plan] = {}
-            used: dict[str, tuple[PublishedBatch, ...]] = {}
+            features = name_output(selections, labels.columns, full_feature_names=full_feature_names)
             for view in views:
                 check_deployed(connection, view)
-            # one view at a time, to a narrow table each: measured cheaper and leaner than one statement
-            for selection, view in zip(selections, views, strict=True):
-                reach = pit.within_reach(
-                    active[view.key],
-                    oldest=labels.oldest or _NEVER,
-                    newest=labels.newest or _NEVER,
-                    ttl=view.ttl,
-                    availability_delay=view.availability_delay,
-                )
-                answers[view.key] = f"answer_{len(answers)}"
-                used[view.key] = reach.batches
-                plans[view.key] = plan or pit.choose_plan(
-                    labels=labels.count, rows=reach.rows, rows_in_reach=reach.rows_of_one_entity(view.ttl)
-                )
-                _join_view(
+            answers = {
+                view.key: answer_view(
                     connection,
-                    view,
-                    features=selection.features,
-                    labels=labels,
-                    reach=reach,
-                    answer=answers[view.key],
-                    plan=plans[view.key],
-                    timestamp_column=timestamp_column,
+                    Question(
+                        view=view,
+                        features=selection.features,
+                        labels=labels,
+                        timestamp_column=timestamp_column,
+                        mode=chosen_mode,
+                        plan=plan,
+                        answer=f"answer_{number}",
+                        has_origins=provenance,
+                    ),
+                    evidence[view.key],
                 )
+                for number, (selection, view) in enumerate(zip(selections, views, strict=True))
+            }
+            connection.execute(pit.JOINS_AS_WRITTEN)
+            origins = [origin for answer in answers.values() for origin in answer.origins]
+            named = name_origins(selections, origins, [*labels.columns, *(column.name for column in features)])
         except BaseException:
             connection.close()
             raise
+        tables = {key: answer.table for key, answer in answers.items()}
         return HistoricalFeatures(
             connection,
-            pit.training_set_sql(labels.columns, features, answers),
+            training_set_sql(labels.columns, features, tables, origins=[*zip(named, origins, strict=True)]),
             TrainingSetFacts(
                 mode=chosen_mode,
+                store=None if chosen_mode is pit.Mode.MODELLED else store or self.settings.store,
                 ledger_sequence=sequence,
                 row_count=labels.count,
                 label_columns=labels.columns,
                 features=features,
-                plans=plans,
-                batches={key: len(batches) for key, batches in used.items()},
-                used=used,
+                plans={key: answer.plans for key, answer in answers.items()},
+                batches={key: len(answer.used) for key, answer in answers.items()},
+                used={key: answer.used for key, answer in answers.items()},
+                provenance={key: answer.counts for key, answer in answers.items()},
+                known_until={
+                    key: one.history.confirmed_until for key, one in evidence.items() if one.history is not None
+                },
             ),
-            answers,
+            tables,
         )
 
     def connect(self, *, at_sequence: int | None = None) -> duckdb.DuckDBPyConnection:
@@ -155,7 +151,9 @@ class FeatureStore(TrainingSetDoors):
             NotDeployedError: a view has no table in the lake.
         """
         views = [*self.registry.views.values()]
-        _, active = self._active_batches(views, at_sequence)
+        with Ledger.connect(self.settings.ledger_url) as ledger:
+            sequence = _sequence(ledger, at_sequence)
+            active = {view.key: ledger.active_batches(view.key, at_sequence=sequence) for view in views}
         connection = _open_lake(self.settings)
         try:
             create_feature_views(connection, views, dict(self.registry.latest), active)
@@ -164,20 +162,61 @@ class FeatureStore(TrainingSetDoors):
             raise
         return connection
 
-    def _active_batches(
-        self, views: Sequence[FeatureView], at_sequence: int | None
-    ) -> tuple[int, dict[str, tuple[PublishedBatch, ...]]]:
-        """The active batches of all views as of one sequence, which nothing later can change."""
+    def _evidence(
+        self, views: Sequence[FeatureView], mode: pit.Mode, store: str | None, at_sequence: int | None
+    ) -> tuple[int, dict[str, Evidence]]:
+        """What the ledger says of all views as of one sequence, which nothing later can change."""
+        _check_served(views, mode)
         with Ledger.connect(self.settings.ledger_url) as ledger:
-            now = ledger.sequence()
-            if at_sequence is not None and not 0 <= at_sequence <= now:
-                raise RequestError(
-                    f"the ledger has no sequence {at_sequence}",
-                    allowed=f"0 to {now}",
-                    hint="see `feature-platform ledger`",
+            sequence = _sequence(ledger, at_sequence)
+            stores = {*ledger.stores(), self.settings.store}
+            if store is not None and store not in stores:
+                raise UnknownNameError(
+                    f"the ledger knows no online store {store!r}",
+                    allowed=chosen_from(stores),
+                    hint="`feature-platform ledger stores` lists them; leave `store` out for that of the settings",
                 )
-            sequence = now if at_sequence is None else at_sequence
-            return sequence, {view.key: ledger.active_batches(view.key, at_sequence=sequence) for view in views}
+            found = {}
+            for view in views:
+                evidence = Evidence(active=ledger.active_batches(view.key, at_sequence=sequence))
+                if mode is not pit.Mode.MODELLED and view.online is not OnlineTier.NONE:
+                    evidence = Evidence(
+                        active=evidence.active,
+                        published=ledger.published_batches(view.key, at_sequence=sequence),
+                        history=ledger.served_history(view.key, store or self.settings.store, at_sequence=sequence),
+                    )
+                found[view.key] = evidence
+            return sequence, found
+
+
+def _sequence(ledger: Ledger, asked: int | None) -> int:
+    """The ledger sequence to answer as of.
+
+    Raises:
+        RequestError: there is none of this number.
+    """
+    now = ledger.sequence()
+    if asked is not None and not 0 <= asked <= now:
+        raise RequestError(
+            f"the ledger has no sequence {asked}", allowed=f"0 to {now}", hint="see `feature-platform ledger`"
+        )
+    return now if asked is None else asked
+
+
+def _check_served(views: Iterable[FeatureView], mode: pit.Mode) -> None:
+    """Only what is served online can be asked for as it was served.
+
+    Raises:
+        RequestError: a view is not.
+    """
+    offline = [view.key for view in views if view.online is OnlineTier.NONE]
+    if mode is pit.Mode.SERVED and offline:
+        raise RequestError(
+            f"mode `{mode}` asks what an online store held, and some views are not served online",
+            found=", ".join(offline),
+            allowed="views with `online: valkey`",
+            hint=f'pass mode="{pit.Mode.AUTO}": it models what is not served',
+        )
 
 
 def _open_lake(settings: Settings) -> duckdb.DuckDBPyConnection:
@@ -185,39 +224,3 @@ def _open_lake(settings: Settings) -> duckdb.DuckDBPyConnection:
     connection = lake.connect(settings, read_only=True)
     connection.execute("use memory")
     return connection
-
-
-def _join_view(
-    connection: duckdb.DuckDBPyConnection,
-    view: FeatureView,
-    *,
-    features: tuple[str, ...],
-    labels: Labels,
-    reach: pit.Reach,
-    answer: str,
-    plan: pit.Plan,
-    timestamp_column: str,
-) -> None:
-    """Compute the answer table of one view."""
-    listed = f"{answer}_batches"
-    ids = pa.table({"_batch_id": pa.array([batch.batch_id for batch in reach.batches], pa.string())})
-    connection.register("batch_ids", ids)
-    connection.execute(f"create table {listed} as select * from batch_ids")
-    connection.unregister("batch_ids")
-    join = pit.ViewJoin(
-        rows=pit.reachable_rows(
-            batches_table(view),
-            (*view.entity_names, EVENT_TIMESTAMP, *features),
-            batches=listed,
-            reach=reach,
-        ),
-        keys=view.entity_names,
-        features=features,
-        ttl=view.ttl,
-        availability_delay=view.availability_delay,
-        answer=answer,
-        timestamp_column=timestamp_column,
-        valueless=labels.valueless,
-    )
-    for statement in pit.join_statements(join, plan):
-        connection.execute(statement.sql, dict(statement.parameters))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -19,8 +20,10 @@ import pyarrow as pa
 
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.lake.sql import quote_identifier as quote
+from feature_platform.offline.output import OutputColumn
 from feature_platform.offline.parquet import copy_to_parquet
-from feature_platform.offline.point_in_time import Mode, OutputColumn, Plan
+from feature_platform.offline.point_in_time import Mode, Plan
+from feature_platform.offline.provenance import ProvenanceCounts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,17 +36,23 @@ class TrainingSetFacts:
     """What a training set was made of."""
 
     mode: Mode
+    store: str | None
+    """The online store that was asked about; None for `modelled`."""
     ledger_sequence: int
     """The state of the ledger that decided which batches were visible."""
     row_count: int
     label_columns: tuple[str, ...]
     features: tuple[OutputColumn, ...]
-    plans: Mapping[str, Plan]
-    """Per view key, how DuckDB computed it."""
+    plans: Mapping[str, tuple[Plan, ...]]
+    """Per view key, how DuckDB computed what was modelled, and what was served; those that there were."""
     batches: Mapping[str, int]
     """Per view key, how many batches any label could see."""
     used: Mapping[str, tuple[PublishedBatch, ...]]
     """Per view key, these batches: without their rows the set cannot be made again."""
+    provenance: Mapping[str, ProvenanceCounts]
+    """Per view key, how many labels were answered in which way."""
+    known_until: Mapping[str, datetime | None]
+    """Per view that was asked about in the store, when the store was last seen; what is later is `unknown`."""
 
 
 class HistoricalFeatures:

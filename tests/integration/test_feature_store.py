@@ -229,8 +229,10 @@ def test_what_cannot_be_answered_is_refused_with_a_way_out(platform: Platform) -
 
 
 def test_unknown_modes_names_and_an_undeployed_lake(platform: Platform, settings) -> None:
-    with pytest.raises(RequestError, match=r"no point-in-time mode 'served'[\s\S]*modelled"):
-        platform.store.get_historical_features(arrow([GOOD]), "departure_delay", mode="served")
+    with pytest.raises(RequestError, match=r"no point-in-time mode 'live'[\s\S]*auto, modelled, served"):
+        platform.store.get_historical_features(arrow([GOOD]), "departure_delay", mode="live")
+    with pytest.raises(UnknownNameError, match=r"no online store 'eu'"):
+        platform.store.get_historical_features(arrow([GOOD]), "departure_delay", mode="served", store="eu")
     with pytest.raises(UnknownNameError, match="departure_dely"):
         platform.store.get_historical_features(arrow([GOOD]), "departure_dely")
     new = declare("new", entities={"carrier": ColumnType.VARCHAR}, features={"x": ColumnType.DOUBLE})

@@ -96,13 +96,13 @@ def test_training_set_command(platform: Platform, tmp_path) -> None:
     arguments = ["create", "carrier_delays@1", "--labels", str(labels), "--out", str(out)]
     told = CliRunner().invoke(training_sets.training_set, [*arguments, "--json"], catch_exceptions=False)
     facts = json.loads(told.output)
-    assert (facts["rows"], facts["mode"], facts["null_shares"]) == (2, "modelled", {"delay": 0.5, "flights": 1.0})
+    assert (facts["rows"], facts["mode"], facts["null_shares"]) == (2, "auto", {"delay": 0.5, "flights": 1.0})
     assert facts["ledger_sequence"] > 0
     assert pq.read_table(out).column_names == ["carrier", "event_timestamp", "delay", "flights"]
     told = CliRunner().invoke(training_sets.training_set, arguments, catch_exceptions=False)
     assert "2 rows x 4 columns" in told.output
     assert "50.0%" in told.output
-    with pytest.raises(RequestError, match="no point-in-time mode 'auto'"):
+    with pytest.raises(RequestError, match="no point-in-time mode 'live'"):
         CliRunner().invoke(
-            training_sets.training_set, [*arguments, "--mode", "auto"], catch_exceptions=False, standalone_mode=False
+            training_sets.training_set, [*arguments, "--mode", "live"], catch_exceptions=False, standalone_mode=False
         )

@@ -88,7 +88,7 @@ def test_a_set_is_kept_with_its_labels_and_a_manifest(platform: Platform, labels
     manifest = kept.manifest
     # the file explains itself without the ledger
     assert Manifest.from_json(json.loads((directory / "manifest.json").read_text())) == manifest
-    assert (manifest.created_by, manifest.mode, manifest.row_count) == ("ann", "modelled", 4)
+    assert (manifest.created_by, manifest.mode, manifest.row_count) == ("ann", "auto", 4)
     assert manifest.service == platform.registry.services["departure_delay"]
     assert manifest.views == (CARRIER, ROUTE)
     assert manifest.arguments["full_feature_names"] is True

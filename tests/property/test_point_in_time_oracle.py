@@ -21,6 +21,7 @@ from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_service import ViewSelection
 from feature_platform.domain.windows import Grain, Partition
 from feature_platform.offline import point_in_time as pit
+from feature_platform.offline.output import name_output, training_set_sql
 
 TICK = timedelta(minutes=15)
 HOUR = timedelta(hours=1)
@@ -258,8 +259,8 @@ def answer(
             connection.execute(rewrite(statement.sql), dict(statement.parameters))
         answers[f"{name}@1"] = join.answer
         columns += [ViewSelection(view=name, version=1, features=("x", "y"))]
-    output = pit.name_output(columns, ["k1", "k2", "extra", "t"])
-    sql = pit.training_set_sql(["k1", "k2", "extra", "t"], output, answers)
+    output = name_output(columns, ["k1", "k2", "extra", "t"])
+    sql = training_set_sql(["k1", "k2", "extra", "t"], output, answers)
     return connection.execute(rewrite(sql)).fetchall()
 
 

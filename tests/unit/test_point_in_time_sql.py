@@ -11,6 +11,7 @@ from feature_platform.domain.feature_service import ViewSelection
 from feature_platform.domain.windows import Grain, Partition
 from feature_platform.errors import RequestError
 from feature_platform.offline import point_in_time as pit
+from feature_platform.offline.output import name_output
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -32,12 +33,12 @@ def selection(view: str, *features: str, version: int = 1) -> ViewSelection:
 
 
 def names(*selections: ViewSelection, taken: tuple[str, ...] = (), full: bool = False) -> list[str]:
-    return [column.name for column in pit.name_output(selections, taken, full_feature_names=full)]
+    return [column.name for column in name_output(selections, taken, full_feature_names=full)]
 
 
 def test_modes() -> None:
     assert pit.parse_mode("modelled") is pit.Mode.MODELLED
-    with pytest.raises(RequestError, match=r"no point-in-time mode 'yesterday'[\s\S]*allowed: modelled"):
+    with pytest.raises(RequestError, match=r"no point-in-time mode 'yesterday'[\s\S]*allowed: auto, modelled, served"):
         pit.parse_mode("yesterday")
 
 

@@ -93,7 +93,7 @@ def create_training_set(
                 service=service,
                 service_sha256=documents.declaration_hash(service) if service else None,
                 references=[f"{one.key}:{feature}" for one in selections for feature in one.features],
-                arguments=arguments | {"mode": str(facts.mode)},
+                arguments=arguments | {"mode": str(facts.mode), "store": facts.store},
                 label_columns=[*facts.label_columns],
                 features=tuple(
                     documents.SetFeature(

@@ -1,0 +1,310 @@
+"""The answer of one view: which labels are modelled and which are served, from which batches, by which join.
+
+Rule: what is read is decided by the ledger's records as of one sequence (`Evidence`), before a row is looked at. Every
+view gets one narrow table by label; views are joined one at a time, which was measured cheaper and leaner than all in
+one statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import duckdb
+import pyarrow as pa
+
+from feature_platform.domain.batch import PublishedBatch
+from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
+from feature_platform.domain.serving_history import ServedHistory
+from feature_platform.lake.sql import BATCH_ID, batches_table, quote_literal
+from feature_platform.lake.sql import quote_identifier as quote
+from feature_platform.offline import point_in_time as pit
+from feature_platform.offline import served
+from feature_platform.offline.labels import Labels
+from feature_platform.offline.output import Origin
+from feature_platform.offline.provenance import Provenance, ProvenanceCounts
+
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+_LATE = "_late_informed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What the ledger says of a view, as of one sequence."""
+
+    active: tuple[PublishedBatch, ...]
+    published: tuple[PublishedBatch, ...] = ()
+    """All, superseded ones included; only if the view's history is given."""
+    history: ServedHistory | None = None
+    """Of the view in the store that is asked about; None: all of it is modelled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked of one view."""
+
+    view: FeatureView
+    features: tuple[str, ...]
+    labels: Labels
+    timestamp_column: str
+    mode: pit.Mode
+    plan: pit.Plan | None
+    answer: str
+    """Name of the table to make."""
+    has_origins: bool
+    """Whether the answer must be able to say where its values come from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The table of one view's answers, and how it came about."""
+
+    table: str
+    plans: tuple[pit.Plan, ...]
+    """Of the join that models, of the one that serves; those that there were."""
+    used: tuple[PublishedBatch, ...]
+    """The batches that any label could see."""
+    counts: ProvenanceCounts
+    origins: tuple[Origin, ...]
+
+
+def answer_view(connection: duckdb.DuckDBPyConnection, question: Question, evidence: Evidence) -> Answer:
+    """Compute the answer table of one view."""
+    return _Answering(connection, question, evidence).answer()
+
+
+class _Answering:
+    """One question, answered in up to two parts: labels before the view was live, and labels since."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, question: Question, evidence: Evidence) -> None:
+        self._connection = connection
+        self._question = question
+        self._evidence = evidence
+        self._used: dict[str, PublishedBatch] = {}
+        self._plans: list[pit.Plan] = []
+        self._unknown = self._unconfirmed = self._ambiguous = 0
+        self._has_moments = False
+        labels = question.labels
+        self._oldest, self._newest = labels.oldest or _NEVER, labels.newest or _NEVER
+        self._served_since = self._begin_of_served()
+
+    def answer(self) -> Answer:
+        """Run both parts; the table holds the labels that have a value."""
+        since = self._served_since
+        modelled = self._question.labels.count
+        if since is None:
+            self._model(self._join(pit.Visibility.MODELLED), newest=self._newest, count=modelled)
+        else:
+            modelled = self._count_before(since)
+            if modelled:
+                before = self._join(pit.Visibility.MODELLED, labels=self._some_labels("<", since))
+                self._model(before, newest=min(self._newest, since), count=modelled)
+            after = self._join(pit.Visibility.SERVED, labels=self._some_labels(">=", since), extends=bool(modelled))
+            self._serve(after, oldest=max(self._oldest, since), count=self._question.labels.count - modelled)
+        return Answer(
+            table=self._question.answer,
+            plans=tuple(self._plans),
+            used=tuple(self._used.values()),
+            counts=ProvenanceCounts(
+                modelled=modelled,
+                served_exact=self._question.labels.count - modelled - self._unknown - self._ambiguous,
+                served_ambiguous=self._ambiguous,
+                unknown=self._unknown,
+                unconfirmed=self._unconfirmed,
+            ),
+            origins=self._origins() if self._question.has_origins else (),
+        )
+
+    def _begin_of_served(self) -> datetime | None:
+        """From when on labels are served; None: none of them is."""
+        history, mode = self._evidence.history, self._question.mode
+        if history is None or mode is pit.Mode.MODELLED or not self._question.labels.count:
+            return None
+        if mode is pit.Mode.SERVED:
+            return self._oldest
+        live = history.live_since
+        return live if live is not None and live <= self._newest else None
+
+    # -- the parts ----------------------------------------------------------------------------------------------
+
+    def _model(self, join: pit.ViewJoin, *, newest: datetime, count: int) -> None:
+        view = self._question.view
+        reach = pit.within_reach(
+            self._evidence.active,
+            oldest=self._oldest,
+            newest=newest,
+            ttl=view.ttl,
+            availability_delay=view.availability_delay,
+        )
+        ids = {BATCH_ID: pa.array([batch.batch_id for batch in reach.batches], pa.string())}
+        marks = [batch.source_watermark for batch in reach.batches]
+        ids |= {"_watermark": pa.array(marks, pa.timestamp("us", "UTC"))} if self._question.has_origins else {}
+        listed = self._list("batches", pa.table(ids))
+        rows = self._rows(listed, reach, of_batch=("_watermark",) if self._question.has_origins else ())
+        plan = self._choose(reach, count)
+        self._run(*pit.join_statements(replace(join, rows=rows), plan))
+
+    def _serve(self, join: pit.ViewJoin, *, oldest: datetime, count: int) -> None:
+        history = self._evidence.history
+        assert history is not None  # noqa: S101 - _begin_of_served
+        ttl = self._question.view.ttl
+        join = self._without_unknown(join, history, oldest)
+        batches = served.seen_batches(self._evidence.published, history)
+        settled = served.settled_batches(batches, oldest=oldest, newest=self._newest, ttl=ttl)
+        reach = served.reach_of(settled, oldest=oldest, ttl=ttl)
+        plan = self._choose(reach, count)
+        of_batch = ("_seen_from", "_seen_until") + (("_seq", "_next_seq") if plan is pit.Plan.ASOF else ())
+        rows = self._rows(self._list("settled", served.batch_table(settled)), reach, of_batch=of_batch)
+        join = replace(join, rows=rows)
+        self._run(*(served.asof_served(join) if plan is pit.Plan.ASOF else pit.hash_join(join)))
+        if self._has_moments:
+            self._compare(join, batches, oldest=oldest)
+
+    def _without_unknown(self, join: pit.ViewJoin, history: ServedHistory, oldest: datetime) -> pit.ViewJoin:
+        """Note the labels without a plain answer, and leave those out that have none at all."""
+        windows = history.windows(oldest, self._newest)
+        if not windows:
+            return join
+        self._has_moments = True
+        self._run(served.moments(join, self._list("windows", served.window_table(windows))))
+        moments, time = served.moments_table(join), pit.read_label(join, join.timestamp_column)
+        ((self._unknown, self._unconfirmed),) = self._connection.execute(
+            f"select count(*), count(*) filter (where {time} > $until) from {pit.LABELS}"
+            f" semi join (from {moments} where is_unknown) using ({pit.LABEL_ID})",
+            {"until": history.confirmed_until or _NEVER},
+        ).fetchall()
+        if not self._unknown:
+            return join
+        known = f"(select * from {join.labels.sql} anti join (from {moments} where is_unknown) using ({pit.LABEL_ID}))"
+        return replace(join, labels=pit.Statement(sql=known, parameters=join.labels.parameters))
+
+    def _compare(self, join: pit.ViewJoin, batches: tuple[served.SeenBatch, ...], *, oldest: datetime) -> None:
+        """Ask of the labels that fell into a sync whether it made a difference to them."""
+        found = self._connection.execute(
+            f"select distinct unnest(candidates) from {served.moments_table(join)} where not is_unknown"
+        ).fetchall()
+        positions = [position for (position,) in found]
+        if not positions:
+            self._run(served.none_ambiguous(join))
+            return
+        ttl = self._question.view.ttl
+        possible = served.possible_batches(batches, positions, oldest=oldest, ttl=ttl)
+        reach = served.reach_of(possible, oldest=oldest, ttl=ttl)
+        listed = self._list("possible", served.batch_table(possible))
+        rows = self._rows(listed, reach, of_batch=("_from_position", "_until_position"))
+        self._run(*served.ambiguous(join, rows))
+        ((self._ambiguous,),) = self._connection.execute(
+            f"select count(*) from {served.ambiguous_table(join)}"
+        ).fetchall()
+
+    # -- what they are made of ----------------------------------------------------------------------------------
+
+    def _join(
+        self, visibility: pit.Visibility, *, labels: pit.Statement | None = None, extends: bool = False
+    ) -> pit.ViewJoin:
+        question = self._question
+        return pit.ViewJoin(
+            rows=pit.Statement(sql=""),
+            keys=question.view.entity_names,
+            features=question.features,
+            ttl=question.view.ttl,
+            availability_delay=question.view.availability_delay,
+            answer=question.answer,
+            timestamp_column=question.timestamp_column,
+            valueless=question.labels.valueless,
+            visibility=visibility,
+            labels=labels or pit.Statement(sql=pit.LABELS),
+            carried=self._carried(visibility),
+            extends=extends,
+        )
+
+    def _carried(self, visibility: pit.Visibility) -> dict[str, str]:
+        carried = {}
+        if self._served_since or self._question.has_origins:
+            carried[served.EVENT_COLUMN] = f"r.{EVENT_TIMESTAMP}"
+        if self._question.has_origins:
+            late = f"r._watermark > r.{EVENT_TIMESTAMP} + to_microseconds($delay)"
+            carried |= {
+                BATCH_ID: f"r.{BATCH_ID}",
+                _LATE: late if visibility is pit.Visibility.MODELLED else "cast(null as boolean)",
+            }
+        return carried
+
+    def _some_labels(self, comparison: str, instant: datetime) -> pit.Statement:
+        column = quote(self._question.timestamp_column)
+        return pit.Statement(
+            sql=f"(select * from {pit.LABELS} where {column} {comparison} $served_since)",
+            parameters={"served_since": instant},
+        )
+
+    def _count_before(self, instant: datetime) -> int:
+        some = self._some_labels("<", instant)
+        ((count,),) = self._connection.execute(f"select count(*) from {some.sql}", dict(some.parameters)).fetchall()
+        return int(count)
+
+    def _rows(self, listed: str, reach: pit.Reach, *, of_batch: tuple[str, ...]) -> pit.Statement:
+        self._used |= {batch.batch_id: batch for batch in reach.batches}
+        question = self._question
+        own = (BATCH_ID,) if question.has_origins else ()
+        return pit.reachable_rows(
+            batches_table(question.view),
+            (*question.view.entity_names, EVENT_TIMESTAMP, *question.features, *own),
+            batches=listed,
+            reach=reach,
+            of_batch=of_batch,
+        )
+
+    def _choose(self, reach: pit.Reach, count: int) -> pit.Plan:
+        plan = self._question.plan or pit.choose_plan(
+            labels=count, rows=reach.rows, rows_in_reach=reach.rows_of_one_entity(self._question.view.ttl)
+        )
+        self._plans.append(plan)
+        return plan
+
+    def _list(self, name: str, table: pa.Table) -> str:
+        """A small table of the answer's own; its quoted name."""
+        quoted = quote(f"{self._question.answer}_{name}")
+        self._connection.register("listed", table)
+        self._connection.execute(f"create table {quoted} as select * from listed")
+        self._connection.unregister("listed")
+        return quoted
+
+    def _run(self, *statements: pit.Statement) -> None:
+        for statement in statements:
+            self._connection.execute(pit.JOINS_AS_ESTIMATED if statement.is_asof else pit.JOINS_AS_WRITTEN)
+            self._connection.execute(statement.sql, dict(statement.parameters))
+
+    def _origins(self) -> tuple[Origin, ...]:
+        view, answer = self._question.view.key, self._question.answer
+        columns: Mapping[str, str] = {
+            "event_timestamp": served.EVENT_COLUMN,
+            "batch": BATCH_ID,
+            "late_informed": _LATE,
+        }
+        cases = self._cases()
+        return (
+            Origin(
+                view=view,
+                suffix="provenance",
+                sql=f"case {' '.join(cases)} end" if len(cases) > 1 else cases[0].removeprefix("else "),
+                joins=tuple(f"{answer}_{name}" for name in ("moments", "ambiguous")) if self._has_moments else (),
+            ),
+            *(Origin(view=view, suffix=suffix, sql=f"{quote(answer)}.{column}") for suffix, column in columns.items()),
+        )
+
+    def _cases(self) -> list[str]:
+        """How to tell a label's provenance."""
+        since, answer = self._served_since, self._question.answer
+        if since is None:
+            return [f"else '{Provenance.MODELLED}'"]
+        cases = []
+        if since > self._oldest:
+            column = quote(self._question.timestamp_column)
+            instant = quote_literal(since.isoformat())
+            cases.append(f"when l.{column} < timestamptz {instant} then '{Provenance.MODELLED}'")
+        if self._has_moments:
+            unknown, ambiguous = (quote(f"{answer}_{name}") for name in ("moments", "ambiguous"))
+            cases.append(f"when {unknown}.is_unknown then '{Provenance.UNKNOWN}'")
+            cases.append(f"when {ambiguous}.is_ambiguous then '{Provenance.SERVED_AMBIGUOUS}'")
+        return [*cases, f"else '{Provenance.SERVED_EXACT}'"]

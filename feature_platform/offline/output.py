@@ -1,0 +1,133 @@
+"""The columns of a training set, and the one statement that puts it together.
+
+Rule: rows and columns of the labels come first, in the caller's order; then one column per feature, each with the
+shortest name that nothing else claims; then, on request, per view where its values come from.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from feature_platform.domain.feature_service import ViewSelection
+from feature_platform.errors import RequestError, chosen_from
+from feature_platform.lake.sql import quote_identifier as quote
+from feature_platform.offline.point_in_time import LABEL_ID, LABELS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputColumn:
+    """One feature of a training set: where it comes from and what it is called there."""
+
+    view: str
+    """`name@version`."""
+    feature: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """One column that says where a view's values come from."""
+
+    view: str
+    """`name@version`."""
+    suffix: str
+    """What it says; the column is called `<view>__<suffix>`."""
+    sql: str
+    """Its value, over the labels as `l` and the view's tables."""
+    joins: tuple[str, ...] = ()
+    """Tables by label that the value is read from, besides the view's answer."""
+
+
+def name_output(
+    selections: Sequence[ViewSelection], taken: Collection[str], *, full_feature_names: bool = False
+) -> tuple[OutputColumn, ...]:
+    """Names of the feature columns: the first form that is unique without regard to case, as DuckDB compares.
+
+    `feature`; if two views or a label column claim that, `view__feature` (Feast's form); if two versions of one view
+    claim that, `view_v2__feature`.
+
+    Args:
+        selections: what was asked for.
+        taken: columns of the labels.
+        full_feature_names: begin with the second form.
+
+    Raises:
+        RequestError: a label column has the longest form too.
+    """
+    wanted = [(selection, feature) for selection in selections for feature in selection.features]
+    forms = [
+        [
+            *([] if full_feature_names else [feature]),
+            f"{selection.view}__{feature}",
+            f"{selection.view}_v{selection.version}__{feature}",
+        ]
+        for selection, feature in wanted
+    ]
+    names = _first_free(forms, taken)
+    return tuple(
+        OutputColumn(view=selection.key, feature=feature, name=name)
+        for (selection, feature), name in zip(wanted, names, strict=True)
+    )
+
+
+def name_origins(selections: Sequence[ViewSelection], origins: Sequence[Origin], taken: Collection[str]) -> list[str]:
+    """Names of the columns that say where values come from: `view__provenance`, else `view_v2__provenance`.
+
+    Raises:
+        RequestError: another column has the longer form too.
+    """
+    of_view = {selection.key: selection for selection in selections}
+    forms = []
+    for origin in origins:
+        selection = of_view[origin.view]
+        forms.append([f"{selection.view}__{origin.suffix}", f"{selection.view}_v{selection.version}__{origin.suffix}"])
+    return _first_free(forms, taken)
+
+
+def _first_free(forms: Sequence[Sequence[str]], taken: Collection[str]) -> list[str]:
+    # each form may be claimed by several; whoever shares a name moves on to its next form
+    chosen = [0] * len(forms)
+    others = {column.lower() for column in taken}
+    while True:
+        names = [form[index] for form, index in zip(forms, chosen, strict=True)]
+        count = Counter(name.lower() for name in names)
+        clashing = [i for i, name in enumerate(names) if count[name.lower()] > 1 or name.lower() in others]
+        if not clashing:
+            return names
+        stuck = [i for i in clashing if chosen[i] + 1 == len(forms[i])]
+        if len(stuck) == len(clashing):
+            raise RequestError(
+                "two columns of the training set would have the same name",
+                found=chosen_from({names[i] for i in stuck}),
+                hint="rename that column of the labels, or ask for the feature once",
+            )
+        for i in clashing:
+            chosen[i] = min(chosen[i] + 1, len(forms[i]) - 1)
+
+
+def training_set_sql(
+    label_columns: Sequence[str],
+    columns: Sequence[OutputColumn],
+    answers: dict[str, str],
+    *,
+    origins: Sequence[tuple[str, Origin]] = (),
+    excluded: str | None = None,
+) -> str:
+    """The training set: the labels as they came, each feature beside them, in the caller's order.
+
+    Args:
+        label_columns: columns of the labels.
+        columns: the feature columns.
+        answers: per view key, the name of its answer table.
+        origins: columns about provenance, with their names.
+        excluded: table of the labels that are left out.
+    """
+    selected = [f"l.{quote(column)}" for column in label_columns]
+    selected += [f"{quote(answers[c.view])}.{quote(c.feature)} as {quote(c.name)}" for c in columns]
+    selected += [f"{origin.sql} as {quote(name)}" for name, origin in origins]
+    tables = dict.fromkeys([*answers.values(), *(table for _, origin in origins for table in origin.joins)])
+    joins = "".join(f" left join {quote(table)} using ({LABEL_ID})" for table in tables)
+    where = f" where l.{LABEL_ID} not in (select {LABEL_ID} from {quote(excluded)})" if excluded else ""
+    return f"select {', '.join(selected)} from {LABELS} as l{joins}{where} order by l.{LABEL_ID}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import sys
@@ -44,7 +45,15 @@ def training_set() -> None:
 )
 @click.option("--name", help="Keep it under this name (default: the service's, unless --out is given).")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Parquet file to write.")
-@click.option("--mode", help="What counts as seen at a label's time.")
+@click.option(
+    "--mode",
+    help="auto: served where the view was live at the label's time, modelled before (default). served: what the online"
+    " store held. modelled: what would have been seen, had the view been live.",
+)
+@click.option("--store", help="The online store that served and auto speak of (default: that of the settings).")
+@click.option(
+    "--provenance", is_flag=True, help="Add per view where its values come from: <view>__provenance, __batch, …"
+)
 @click.option("--timestamp-column", help="Column of the labels' time.  [default: event_timestamp]")
 @click.option("--full-feature-names", is_flag=True, help="Name columns <view>__<feature>.")
 @click.option("--at-sequence", type=int, help="Answer as of this ledger sequence (default: now).")
@@ -334,6 +343,8 @@ def _show_export(features: HistoricalFeatures, out: Path, *, as_json: bool) -> N
                 "rows": facts.row_count,
                 "columns": len(facts.label_columns) + len(facts.features),
                 "mode": facts.mode.value,
+                "store": facts.store,
+                "provenance": {key: dataclasses.asdict(counts) for key, counts in facts.provenance.items()},
                 "ledger_sequence": facts.ledger_sequence,
                 "null_shares": shares,
                 "features": {column.name: f"{column.view}:{column.feature}" for column in facts.features},
@@ -348,6 +359,8 @@ def _show_export(features: HistoricalFeatures, out: Path, *, as_json: bool) -> N
     )
     click.echo(f"{out}: {facts.row_count} rows x {len(facts.label_columns) + len(facts.features)} columns")
     click.echo(f"{facts.mode.value}, as of ledger sequence {facts.ledger_sequence}")
+    for key, counts in facts.provenance.items():
+        click.echo(f"{key}: {counts}")
     click.echo("not kept: with --name it is, and can be made again and explained")
 
 

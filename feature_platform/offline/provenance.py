@@ -32,3 +32,15 @@ class ProvenanceCounts:
     unknown: int
     unconfirmed: int
     """Of the unknown ones, those after the store was last seen: answered once it is seen again."""
+
+    def __str__(self) -> str:
+        counts = {
+            "modelled": self.modelled,
+            "served": self.served_exact,
+            "served, but a sync was in flight": self.served_ambiguous,
+            "unknown": self.unknown,
+        }
+        said = ", ".join(f"{count:,} {how}" for how, count in counts.items() if count)
+        return (said or "no labels") + (
+            f" (the store was not seen since for {self.unconfirmed:,})" * bool(self.unconfirmed)
+        )

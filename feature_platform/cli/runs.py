@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from feature_platform.ledger import BatchHistory
 
 _BY_HAND = {"feature_platform/launched_by": "command line", "dagster/priority": "5"}
+_LONGEST_TITLE = 100  # Dagster takes no longer one
 _EXAMPLE = "`2026-03-01`, or for hours `2026-03-01-13:00`"
 
 
@@ -99,9 +100,9 @@ def backfill(
         _nothing_to_do(as_json=as_json)
         return
     client = DagsterClient.running()
-    backfill_id = client.launch_backfill(asset_ranges(plans), title=_title(plans), tags=_BY_HAND)
+    backfill_id = client.launch_backfill(asset_ranges(plans), title=title_of(plans), tags=_BY_HAND)
     if not as_json:
-        click.echo(f"{_title(plans)}: {client.backfill_url(backfill_id)}")
+        click.echo(f"{title_of(plans)}: {client.backfill_url(backfill_id)}")
     if not wait:
         if as_json:
             print_json({"backfill_id": backfill_id, "url": client.backfill_url(backfill_id)})
@@ -198,9 +199,11 @@ def asset_ranges(plans: Sequence[BackfillPlan]) -> dict[tuple[str, ...], list[tu
     return ranges
 
 
-def _title(plans: Sequence[BackfillPlan]) -> str:
-    count = sum(len(plan.partitions) for plan in plans)
-    return f"Backfill of {', '.join(plan.view.key for plan in plans)}: {count} partitions"
+def title_of(plans: Sequence[BackfillPlan]) -> str:
+    """What the UI calls a backfill."""
+    partitions = f"{sum(len(plan.partitions) for plan in plans)} partitions"
+    title = f"Backfill of {', '.join(plan.view.key for plan in plans)}: {partitions}"
+    return title if len(title) <= _LONGEST_TITLE else f"Backfill of {len(plans)} views: {partitions}"
 
 
 def _nothing_to_do(*, as_json: bool) -> None:

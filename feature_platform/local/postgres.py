@@ -117,7 +117,7 @@ def _refuse_other_major(data: Path) -> None:
 def _launched(target: Installation, places: Places, settings: Sequence[str]) -> PostgresServer:
     sockets = places.sockets() / "pg"
     _make_owned(sockets, target)
-    _end_orphan(sockets)
+    _free_socket(sockets)
     log = places.logs / "postgres.log"
     if not (target.data / "PG_VERSION").exists():
         _initialize(target)
@@ -198,11 +198,16 @@ def _remove_stale_lock(data: Path) -> None:
     (data / "postmaster.pid").unlink(missing_ok=True)
 
 
-def _end_orphan(sockets: Path) -> None:
-    """End a server that still holds our socket although its data directory was deleted."""
-    pid = _pid_in(sockets / f".s.PGSQL.{_PORT}.lock")
-    if pid is not None and _is_postgres_of(pid, None):
+def _free_socket(sockets: Path) -> None:
+    """End a server that still holds our socket although its data directory was deleted; remove a lock left behind.
+
+    Postgres would believe any living process with the lock's pid, also one not yet reaped, to hold the socket.
+    """
+    lock = sockets / f".s.PGSQL.{_PORT}.lock"
+    pid = _pid_in(lock)
+    if pid is not None and _is_postgres_of(pid, sockets):
         _end(pid)
+    lock.unlink(missing_ok=True)
 
 
 def _pid_in(path: Path) -> int | None:
@@ -212,12 +217,13 @@ def _pid_in(path: Path) -> int | None:
         return None
 
 
-def _is_postgres_of(pid: int, data: Path | None) -> bool:
+def _is_postgres_of(pid: int, directory: Path) -> bool:
+    """Whether it is a server that was started with this directory, of data or of sockets."""
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE or process.name() != "postgres":
             return False
-        return data is None or str(data) in process.cmdline()
+        return str(directory) in process.cmdline()
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:

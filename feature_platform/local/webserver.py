@@ -56,6 +56,13 @@ def _get(url: str, body: bytes | None = None) -> dict[str, Any]:
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})  # noqa: S310 - our own
     # a proxy has no business between us and localhost
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
-        answer: dict[str, Any] = json.load(response)
-        return answer
+    try:
+        with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
+            answer: dict[str, Any] = json.load(response)
+    except urllib.error.HTTPError as error:
+        # a query that failed inside Dagster comes with status 500, and with the reason where an answer has it
+        try:
+            answer = json.load(error)
+        except ValueError:
+            raise error from None
+    return answer

@@ -109,3 +109,12 @@ def test_how_far_a_backfill_is_in_one_line():
         "1,227 of 1,301 partitions; carrier_delays 1,200/1,270 (70 running); route_delays 27/30 (3 failed)"
     )
     assert following.progress_text(replace(progress, assets=())) == "requested"
+
+
+def test_a_title_is_as_short_as_dagster_wants_it():
+    day = (parse_partition_key("2026-03-01", Grain.DAY),)
+    plans = [
+        runs.BackfillPlan(view=replace(VIEW, name=f"a_view_with_a_long_name_{n}"), partitions=day) for n in range(5)
+    ]
+    assert runs.title_of(plans[:1]) == "Backfill of a_view_with_a_long_name_0@1: 1 partitions"
+    assert runs.title_of(plans) == "Backfill of 5 views: 5 partitions"

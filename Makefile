@@ -9,7 +9,7 @@ CLI := $(VENV)/bin/feature-platform
 STAMP := $(VENV)/.installed
 SYSTEM_PACKAGES := chromium nodejs prometheus prometheus-alertmanager
 
-.PHONY: help setup install demo demo-full up down test test-system check lint types imports sql-lint lock bench clean
+.PHONY: help setup install demo demo-full example up down test test-system check lint types imports sql-lint lock bench clean
 
 help: ## Show this.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ demo: setup ## From nothing to served features, on real data (about 5 minutes).
 demo-full: setup ## The same over all history of all views.
 	@$(CLI) demo --full
 
+example: setup ## What an offline score is worth: one model, three joins (after `make demo`).
+	@$(PYTHON) examples/honest_scores.py
+
 up: setup ## Start the local stack; the UI is on http://localhost:3000.
 	@$(CLI) up
 
@@ -92,7 +95,8 @@ lock: setup ## Write requirements.lock anew from pyproject.toml: names, versions
 	@$(PYTHON) -m uv --version >/dev/null 2>&1 || $(PYTHON) -m pip install --quiet --disable-pip-version-check uv
 	@# setuptools builds the editable install, without network
 	echo 'setuptools>=77' | $(PYTHON) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-annotate --no-header --extra platform --extra embedded --extra reference --extra dev \
+	  --no-emit-index-url --no-annotate --no-header --extra platform --extra embedded --extra reference --extra examples \
+	  --extra dev \
 	  --output-file requirements.lock pyproject.toml -
 
 

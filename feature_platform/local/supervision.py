@@ -234,7 +234,7 @@ def _listens(path: Path) -> bool:
 def _wait_for_ui(places: Places, process: Recorded) -> str:
     url = _url(process.detail)
     answered = wait_until(
-        lambda: webserver.answers(url) or not process.is_alive() or _alive(places, DAEMON) is None, seconds=_UI_SECONDS
+        lambda: _serves(process, url) or not process.is_alive() or _alive(places, DAEMON) is None, seconds=_UI_SECONDS
     )
     for name in (WEBSERVER, DAEMON):
         if not answered or _alive(places, name) is None:
@@ -246,6 +246,16 @@ def _wait_for_ui(places: Places, process: Recorded) -> str:
             hint="`feature-platform validate` names what is wrong; then `feature-platform up --restart`",
         )
     return url
+
+
+def _serves(process: Recorded, url: str) -> bool:
+    """Whether this very process answers: another stack may have taken the port between our look and our start."""
+    try:
+        connections = psutil.Process(process.pid).net_connections("tcp")
+    except psutil.Error:
+        return False
+    listening = {str(one.laddr.port) for one in connections if one.status == psutil.CONN_LISTEN}
+    return process.detail in listening and webserver.answers(url)
 
 
 def _not_started(places: Places, name: str) -> ServiceStartError:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
+import threading
 from contextlib import closing
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psutil
@@ -117,6 +121,34 @@ def test_a_port_in_use_is_named(stack):
     assert str(os.getpid()) in raised.value.found
     assert f"--port {port + 1}" in raised.value.hint
     assert pids(home) == {}
+
+
+def test_the_webserver_of_another_stack_is_not_taken_for_ours():
+    """It took the port after we had found it free; ours is about to end."""
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"dagster_webserver_version": "1"}')
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        port = str(other.server_port)
+        url = f"http://localhost:{port}"
+        this = Recorded(name="webserver", pid=os.getpid(), identity=identity(os.getpid()), detail=port)
+        ours = subprocess.Popen(["sleep", "60"])
+        try:
+            assert webserver.answers(url)
+            assert supervision._serves(this, url)
+            assert not supervision._serves(replace(this, pid=ours.pid, identity=identity(ours.pid)), url)
+        finally:
+            ours.kill()
+            ours.wait()
+            other.shutdown()
 
 
 def test_a_process_that_ends_at_once_is_explained_by_its_log(stack):

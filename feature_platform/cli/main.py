@@ -57,6 +57,8 @@ COMMANDS: Final[Mapping[str, Target]] = {
         "training_sets:training_set", "Features as of each label's time; kept, made again, explained."
     ),
     "audit": _target("audit:audit", "Do features look into the future? Rebuilt without it."),
+    "drain": _target("served_log:drain", "Bring logged requests from the online store into the lake."),
+    "skew": _target("served_log:skew", "Was what was served what training would see?"),
     "sql": _target("offline:sql", "Query the published features, read-only."),
     "exporter": _target("exporter:exporter", "Serve metrics to Prometheus, until it is stopped."),
     "ledger": _target("ledger:ledger", "What happened: batches, checks, syncs."),

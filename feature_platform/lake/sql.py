@@ -18,7 +18,8 @@ from feature_platform.errors import Finding
 SOURCES_SCHEMA = "sources"
 STAGING_SCHEMA = "staging"
 BATCHES_SCHEMA = "batches"
-SCHEMAS = (SOURCES_SCHEMA, STAGING_SCHEMA, BATCHES_SCHEMA)
+SERVING_SCHEMA = "serving"
+SCHEMAS = (SOURCES_SCHEMA, STAGING_SCHEMA, BATCHES_SCHEMA, SERVING_SCHEMA)
 
 BATCH_ID = "_batch_id"
 PARTITION_START = "_partition_start"

@@ -11,7 +11,7 @@ from feature_platform.ledger import locks
 from feature_platform.ledger.held import HeldLedger
 from feature_platform.ledger.journal import Journal, SyncLedger
 from feature_platform.ledger.late import LateLedger
-from feature_platform.ledger.locks import deployment_lock
+from feature_platform.ledger.locks import deployment_lock, drain_lock
 from feature_platform.ledger.meters import MeterLedger, SyncTotals, ViewTotals
 from feature_platform.ledger.migrating import migrate
 from feature_platform.ledger.records import (
@@ -44,6 +44,7 @@ __all__ = [
     "UnfinishedBatch",
     "ViewTotals",
     "deployment_lock",
+    "drain_lock",
     "locks",
     "migrate",
 ]

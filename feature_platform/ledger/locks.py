@@ -23,6 +23,8 @@ from feature_platform.ledger.postgres import translated
 APPEND = 0x66706C74_0001
 DEPLOYMENT = 0x66706C74_0002
 MIGRATION = 0x66706C74_0003
+# "fplg": with two keys it lies apart from those above
+_DRAINS = 0x66706C67
 
 DEFAULT_WAIT = timedelta(seconds=60)
 
@@ -60,3 +62,24 @@ def deployment_lock(
         # a broken connection has released the lock already
         with suppress(psycopg2.Error), connection.cursor() as cursor:
             cursor.execute(f"select pg_advisory_unlock{suffix}(%s)", (DEPLOYMENT,))
+
+
+@contextmanager
+def drain_lock(connection: extensions.connection, store: str) -> Iterator[None]:
+    """Hold the right to drain a store's feature log; the death of the process gives it free.
+
+    Raises:
+        LockBusyError: another process drains it.
+    """
+    with translated(), connection.cursor() as cursor:
+        cursor.execute("select pg_try_advisory_lock(%s, hashtext(%s))", (_DRAINS, store))
+        if cursor.fetchone() != (True,):
+            raise LockBusyError(
+                f"the feature log of store {store!r} is being drained by another process", hint="wait for it"
+            )
+    try:
+        yield
+    finally:
+        # a broken connection has released the lock already
+        with suppress(psycopg2.Error), connection.cursor() as cursor:
+            cursor.execute("select pg_advisory_unlock(%s, hashtext(%s))", (_DRAINS, store))

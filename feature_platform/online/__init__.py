@@ -5,6 +5,16 @@ for what it uses.
 """
 
 from feature_platform.online.client import FeatureClient
+from feature_platform.online.feature_log import FeatureLog, LogCounts, LogSettings
 from feature_platform.online.result import FeatureStatus, OnlineFeatures, OnlineRow, ViewReading
 
-__all__ = ["FeatureClient", "FeatureStatus", "OnlineFeatures", "OnlineRow", "ViewReading"]
+__all__ = [
+    "FeatureClient",
+    "FeatureLog",
+    "FeatureStatus",
+    "LogCounts",
+    "LogSettings",
+    "OnlineFeatures",
+    "OnlineRow",
+    "ViewReading",
+]

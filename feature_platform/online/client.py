@@ -21,8 +21,9 @@ from feature_platform.errors import CorruptValueError, EntityError, TimestampErr
 from feature_platform.online import catalog as catalogs
 from feature_platform.online.catalog import Catalog, ViewDocument
 from feature_platform.online.codec import decode_prefix, layout_id_of
-from feature_platform.online.connection import Connection, ConnectionPool
+from feature_platform.online.connection import Command, Connection, ConnectionPool
 from feature_platform.online.decoding import decode
+from feature_platform.online.feature_log import FeatureLog, LogSettings
 from feature_platform.online.keys import entity_key, row_key
 from feature_platform.online.result import FeatureStatus, OnlineFeatures, OnlineRow, ViewReading
 from feature_platform.online.settings import OnlineSettings, ValkeyAddress
@@ -39,31 +40,53 @@ def utc_now() -> datetime:
 class FeatureClient:
     """Reads features from the online store. Thread-safe, fork-safe; close it, or use it as a context manager."""
 
-    def __init__(self, settings: OnlineSettings, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self, settings: OnlineSettings, *, clock: Callable[[], datetime] = utc_now, log: LogSettings | None = None
+    ) -> None:
         self._settings = settings
+        # a connection of its own: what is logged never waits for what is served, nor the other way round
+        self._log_pool = ConnectionPool(settings.address, settings.timeout_seconds)
+        self.log = FeatureLog(log, self._send_log) if log is not None else None
+        """What becomes of the requests that are logged; None without `log`."""
         self._clock = clock
         self._pool = ConnectionPool(settings.address, settings.timeout_seconds)
         # one tuple, replaced whole: threads see the old or the new, never a mixture
         self._cached: tuple[float, Catalog] | None = None
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None, *, clock: Callable[[], datetime] = utc_now) -> Self:
+    def from_env(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        log: LogSettings | None = None,
+    ) -> Self:
         """A client of the store that the environment or the data directory names. Connects at the first request.
+
+        With `log`, what is served is logged (docs/reference/feature-log.md).
 
         Raises:
             ConfigurationError: the address is set nowhere, or malformed.
         """
-        return cls(OnlineSettings.from_env(environ), clock=clock)
+        return cls(OnlineSettings.from_env(environ), clock=clock, log=log)
 
     @classmethod
-    def connect(cls, url: str, *, timeout_seconds: float = 1.0, clock: Callable[[], datetime] = utc_now) -> Self:
+    def connect(
+        cls,
+        url: str,
+        *,
+        timeout_seconds: float = 1.0,
+        clock: Callable[[], datetime] = utc_now,
+        log: LogSettings | None = None,
+    ) -> Self:
         """A client of the store at this address, known to answer.
 
         Raises:
             ConfigurationError: the address is malformed.
             StoreUnavailableError: nothing answers there.
         """
-        client = cls(OnlineSettings(address=ValkeyAddress.parse(url), timeout_seconds=timeout_seconds), clock=clock)
+        settings = OnlineSettings(address=ValkeyAddress.parse(url), timeout_seconds=timeout_seconds)
+        client = cls(settings, clock=clock, log=log)
         client.ping()
         return client
 
@@ -74,7 +97,10 @@ class FeatureClient:
         self.close()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Send what waits to be logged, for a few seconds at most, and close all connections."""
+        if self.log is not None:
+            self.log.close()
+        self._log_pool.close()
         self._pool.close()
 
     def ping(self) -> None:
@@ -96,12 +122,15 @@ class FeatureClient:
         catalog, selections = self._selected(refs)
         return tuple(catalog.views[selection.key] for selection in selections)
 
-    def get_online_features(self, service_or_refs: str | Iterable[str], entities: Entities) -> OnlineFeatures:
+    def get_online_features(
+        self, service_or_refs: str | Iterable[str], entities: Entities, *, request_id: str | None = None
+    ) -> OnlineFeatures:
         """The features of these entities.
 
         Args:
             service_or_refs: a feature service, or references `view`, `view:feature`, `view@2`, `view@2:feature`.
             entities: a dict per entity, or a dict of columns; every view's key columns and nothing else.
+            request_id: under which the request is logged, if the client logs (default: one is made).
 
         Raises:
             UnknownNameError: a service, view or feature is unknown.
@@ -110,7 +139,8 @@ class FeatureClient:
             CorruptValueError: a value cannot be read.
             TimestampError: the client's clock has no time zone.
         """
-        catalog, selections = self._selected(_listed(service_or_refs))
+        asked = _listed(service_or_refs)
+        catalog, selections = self._selected(asked)
         rows = _as_rows(entities)
         views = tuple(catalog.views[selection.key] for selection in selections)
         _refuse_unexpected(rows, views)
@@ -131,7 +161,15 @@ class FeatureClient:
             for column, of_view in zip(columns, keys, strict=True):
                 readings[column.view.key] = self._read(column, values[of_view[i]], now, found)
             answers.append(OnlineRow(entity=dict(row), values=found, views=readings))
-        return OnlineFeatures(rows=tuple(answers))
+        if self.log is not None:
+            parts = [
+                (view.key, of_view, [values[key] for key in of_view]) for view, of_view in zip(views, keys, strict=True)
+            ]
+            request_id = self.log.offer(asked, request_id, now, parts)
+        return OnlineFeatures(rows=tuple(answers), request_id=request_id)
+
+    def _send_log(self, commands: Sequence[Command]) -> None:
+        self._log_pool.run(lambda connection: connection.pipeline(commands))
 
     def _read(self, column: _Column, value: bytes | None, now: datetime, found: dict[str, Any]) -> ViewReading:
         """Judge one value and put its features into `found`."""

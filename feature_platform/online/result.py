@@ -58,6 +58,8 @@ class OnlineFeatures:
     """The answer to a request: one row per entity, in the order asked."""
 
     rows: tuple[OnlineRow, ...]
+    request_id: str | None = None
+    """Under which the request was logged; None if the client has no log."""
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -1,0 +1,129 @@
+"""`feature-platform drain` and `feature-platform skew`: what was served, brought into the lake and compared with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from feature_platform.cli.offline import open_store
+from feature_platform.cli.output import json_option, print_json, print_table
+from feature_platform.cli.training_set_texts import text_of
+from feature_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from feature_platform.served_log import SkewReport
+    from feature_platform.served_log.skew import Account, ViewSkew
+
+
+class _Instant(click.ParamType):  # type: ignore[type-arg]
+    name = "instant"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """An instant of ISO 8601 that says its zone."""
+        try:
+            instant = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no instant of ISO 8601", param, ctx)
+        if instant.tzinfo is None:
+            self.fail(f"{value!r} has no time zone; write {value}Z for UTC", param, ctx)
+        return instant
+
+
+@click.command()
+@json_option
+def drain(*, as_json: bool) -> None:
+    """Bring the requests that clients have logged from the online store into the lake.
+
+    The Dagster asset served_features does the same every quarter of an hour.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from feature_platform.served_log import drain as drain_log  # loads DuckDB and pyarrow
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("draining", total=None)
+        result = drain_log(Settings.from_env(), progress=lambda done, of: bars.update(task, completed=done, total=of))
+    if as_json:
+        print_json(result)
+        return
+    requests = "1 request" if result.entries == 1 else f"{result.entries} requests"
+    click.echo(f"{requests} of store {result.store}: {result.rows} rows")
+    for count, what in (
+        (result.lost, "were removed by the stream's cap before they were drained"),
+        (result.dropped, "were dropped by clients"),
+        (result.unreadable, "could not be read"),
+    ):
+        if count:
+            click.echo(f"{count} {what}")
+
+
+@click.command()
+@click.argument("request_id", required=False)
+@click.option("--since", type=_Instant(), help="Requests from this instant on.")
+@click.option("--until", type=_Instant(), help="Requests before this instant.")
+@json_option
+def skew(request_id: str | None, since: datetime | None, until: datetime | None, *, as_json: bool) -> None:
+    """Compare what was served with what training would see, and say where they part.
+
+    REQUEST_ID: one request; without it all that were logged, or those between --since and --until.
+    """
+    from feature_platform.served_log import measure_skew  # loads DuckDB and pyarrow
+
+    report = measure_skew(open_store(), request_id=request_id, since=since, until=until)
+    if as_json:
+        print_json(asdict(report) | {"has_skew": report.has_skew})
+        return
+    _print(report)
+
+
+def _print(report: SkewReport) -> None:
+    click.echo(f"{report.requests} requests of store {report.store}")
+    print_table(
+        ("view", "rows", "compared", "status", "account", "differing", "causes"),
+        (
+            (
+                view.view,
+                str(view.rows),
+                str(view.compared),
+                ", ".join(f"{count} {status}" for status, count in view.statuses.items()),
+                account.mode,
+                f"{account.differing} ({account.differing / view.compared:.1%})" if view.compared else "-",
+                account.unavailable or "\n".join(f"{count} {cause}" for cause, count in account.causes.items()),
+            )
+            for view in report.views
+            for account in view.accounts
+        ),
+    )
+    if report.undeclared:
+        click.echo(f"not declared any more, hence not compared: {', '.join(report.undeclared)}")
+    for view in report.views:
+        for account in view.accounts:
+            if account.features:
+                click.echo(f"\n{view.view}, {account.mode}")
+                print_table(
+                    ("feature", "differing", "request", "entity", "at", "served", account.mode, "row of", "why"),
+                    _examples(view, account),
+                )
+    if not report.has_skew:
+        click.secho("nothing that could be compared differs", fg="green")
+
+
+def _examples(view: ViewSkew, account: Account) -> Iterator[tuple[str, ...]]:
+    for one in account.features:
+        for place, example in enumerate(one.examples):
+            yield (
+                "" if place else one.feature,
+                "" if place else f"{one.differing} of {view.compared}",
+                example.request_id,
+                example.entity,
+                text_of(example.requested_at),
+                text_of(example.logged),
+                text_of(example.recomputed),
+                text_of(example.served_event_timestamp),
+                example.cause.value if example.cause else "",
+            )

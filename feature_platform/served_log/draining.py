@@ -1,0 +1,291 @@
+"""Draining the log: from the stream of the online store into the lake.
+
+Rule: rows and the mark of how far they reach are one commit; the stream is trimmed after it. So a drain may die
+anywhere and be repeated: nothing is taken twice, and nothing is lost but what the stream's cap had removed before,
+which is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+
+from feature_platform.errors import CorruptValueError, NotDeployedError
+from feature_platform.lake import connect
+from feature_platform.lake.log_tables import DRAINS, SERVED, columns_of, drains_table, served_table
+from feature_platform.lake.tables import transaction
+from feature_platform.ledger import Ledger, deployment_lock, drain_lock
+from feature_platform.online import FeatureStatus, catalog
+from feature_platform.online.codec import decode_prefix, layout_id_of
+from feature_platform.online.connection import Connection
+from feature_platform.online.decoding import decode
+from feature_platform.online.feature_log import STREAM
+from feature_platform.online.log_format import LogEntry, LoggedView
+from feature_platform.online.settings import ValkeyAddress
+from feature_platform.settings import Settings
+
+ENTRIES_PER_PAGE: Final = 100
+"""A request may hold thousands of values; so many requests are in memory at a time, as they came."""
+ROWS_PER_COMMIT: Final = 100_000
+_TIMEOUT_SECONDS: Final = 30.0
+
+StreamId = tuple[int, int]
+_BEGINNING: Final[StreamId] = (0, 0)
+_SCHEMA: Final = pa.schema(
+    [
+        *((name, pa.string()) for name in ("store", "entry_id", "request_id")),
+        ("requested_at", pa.timestamp("us", "UTC")),
+        *((name, pa.string()) for name in ("asked", "view")),
+        ("entity_number", pa.int32()),
+        *((name, pa.string()) for name in ("entity_key", "status")),
+        ("position", pa.int64()),
+        ("event_timestamp", pa.timestamp("us", "UTC")),
+        ("values", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainResult:
+    """What a drain took over."""
+
+    store: str
+    entries: int
+    """Requests."""
+    rows: int
+    """Rows of the table: one per request, view and entity."""
+    unreadable: int
+    """Entries that are none; they are left out."""
+    lost: int
+    """Requests that the stream's cap removed before they were drained."""
+    dropped: int
+    """Requests that clients could not log, as they said with a later one."""
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """What is written in one commit."""
+
+    through: StreamId
+    entries: int = 0
+    unreadable: int = 0
+    dropped: int = 0
+    columns: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def rows(self) -> int:
+        return len(self.columns["store"])
+
+
+def waiting_entries(settings: Settings) -> int:
+    """How many requests lie in the online store."""
+    with closing(Connection(ValkeyAddress.parse(settings.valkey_url), _TIMEOUT_SECONDS)) as connection:
+        return int(connection.call("XLEN", STREAM))
+
+
+def drain(settings: Settings, *, progress: Callable[[int, int], None] = lambda _done, _all: None) -> DrainResult:
+    """Take over all that was logged up to now.
+
+    Args:
+        settings: addresses; the store's name.
+        progress: called with the requests taken over so far and how many there were to take over.
+
+    Raises:
+        NotDeployedError: the lake lacks the log's tables.
+        LockBusyError: another drain of this store, or a deploy, goes on.
+        StoreUnavailableError: the online store does not answer; what was committed stays.
+    """
+    with (
+        Ledger.connect(settings.ledger_url) as ledger,
+        deployment_lock(ledger.connection, exclusive=False),
+        drain_lock(ledger.connection, settings.store),
+        closing(connect(settings)) as lake,
+        closing(Connection(ValkeyAddress.parse(settings.valkey_url), _TIMEOUT_SECONDS)) as store,
+    ):
+        after, added_before = _mark(lake, settings.store)
+        head = _head(store)
+        if head is None:
+            return DrainResult(store=settings.store, entries=0, rows=0, unreadable=0, lost=0, dropped=0)
+        last, added, length = head
+        if last < after or added < added_before:
+            after, added_before = _BEGINNING, 0  # the store lost its data: this is another stream
+        reader = _Reader(settings.store, store)
+        total = DrainResult(store=settings.store, entries=0, rows=0, unreadable=0, lost=0, dropped=0)
+        for chunk in _chunks(reader, after, last):
+            ends = chunk.through == last
+            taken = total.entries + chunk.entries
+            lost = max(0, added - added_before - taken) if ends else 0
+            reached = added if ends else added_before + taken
+            _write(lake, settings.store, chunk, added=reached, lost=lost)
+            store.call("XTRIM", STREAM, "MINID", f"{chunk.through[0]}-{chunk.through[1] + 1}")
+            total = DrainResult(
+                store=settings.store,
+                entries=taken,
+                rows=total.rows + chunk.rows,
+                unreadable=total.unreadable + chunk.unreadable,
+                lost=lost,
+                dropped=total.dropped + chunk.dropped,
+            )
+            progress(taken, max(length, taken))
+        return total
+
+
+def _mark(lake: duckdb.DuckDBPyConnection, store: str) -> tuple[StreamId, int]:
+    """Through where the stream was taken over, and how many entries it had been given by then."""
+    try:
+        found = lake.execute(
+            f"select through_ms, through_number, entries_added from {drains_table()} where store = ?"
+            " order by drained_at desc limit 1",
+            [store],
+        ).fetchone()
+    except duckdb.CatalogException as error:
+        raise NotDeployedError(
+            "the lake has no tables for the feature log", found=str(error), hint="run `feature-platform deploy`"
+        ) from error
+    return ((found[0], found[1]), found[2]) if found else (_BEGINNING, 0)
+
+
+def _head(store: Connection) -> tuple[StreamId, int, int] | None:
+    """Id of the last entry, entries ever added, entries there now: as of one instant. None if nothing was logged."""
+    if not store.call("EXISTS", STREAM):
+        return None
+    flat = store.call("XINFO", "STREAM", STREAM)
+    facts = dict(zip(flat[::2], flat[1::2], strict=True))
+    return _parse_id(facts[b"last-generated-id"]), int(facts[b"entries-added"]), int(facts[b"length"])
+
+
+def _parse_id(text: bytes) -> StreamId:
+    milliseconds, _, number = text.partition(b"-")
+    return int(milliseconds), int(number)
+
+
+class _Reader:
+    """Reads the stream, and decodes what is in it by the store's own documents."""
+
+    def __init__(self, name: str, store: Connection) -> None:
+        self._name = name
+        self._store = store
+        self._catalog = catalog.load(store)
+
+    def pages(self, after: StreamId, last: StreamId) -> Iterator[Sequence[tuple[StreamId, bytes]]]:
+        """Entries behind `after`, up to and with `last`."""
+        while after < last:
+            found = self._store.call(
+                "XRANGE", STREAM, f"({after[0]}-{after[1]}", f"{last[0]}-{last[1]}", "COUNT", ENTRIES_PER_PAGE
+            )
+            if not found:
+                return
+            yield [(_parse_id(stream_id), fields[1]) for stream_id, fields in found]
+            after = _parse_id(found[-1][0])
+
+    def add(self, chunk: _Chunk, data: bytes) -> None:
+        """Add one entry to a chunk."""
+        chunk.entries += 1
+        try:
+            entry = LogEntry.parse(data)
+            rows = [
+                self._row(entry, one, number, key, value)
+                for one in entry.views
+                for number, (key, value) in enumerate(zip(one.keys, one.values, strict=True))
+            ]
+        except CorruptValueError:
+            chunk.unreadable += 1
+            return
+        chunk.dropped += entry.dropped
+        for row in rows:
+            for name, cell in zip(columns_of(SERVED), row, strict=True):
+                chunk.columns[name].append(cell)
+
+    def _row(self, entry: LogEntry, one: LoggedView, number: int, key: bytes, value: bytes | None) -> tuple[Any, ...]:
+        prefix = None if value is None else decode_prefix(value)
+        event = None if prefix is None else prefix.event_timestamp
+        document = self._catalog.views.get(one.view)
+        status = FeatureStatus.MISSING
+        if event is not None:
+            age, ttl = entry.requested_at - event, document and document.ttl
+            stale_after = document and document.stale_after
+            status = FeatureStatus.STALE if stale_after and age >= stale_after else FeatureStatus.FRESH
+            status = FeatureStatus.EXPIRED if ttl and age >= ttl else status
+        return (
+            self._name,
+            entry.entry_id,
+            entry.request_id,
+            entry.requested_at,
+            entry.asked,
+            one.view,
+            number,
+            key.decode(),
+            status.value,
+            None if prefix is None else prefix.position,
+            event,
+            self._values(one.view, value) if entry.is_whole and event is not None and value is not None else None,
+        )
+
+    def _values(self, view: str, value: bytes) -> str | None:
+        layout = self._catalog.layouts.get((view, layout_id_of(value)))
+        if layout is None:
+            self._catalog = catalog.load(self._store)  # published since
+            layout = self._catalog.layouts.get((view, layout_id_of(value)))
+        try:
+            return None if layout is None else to_json(decode(layout, value))
+        except CorruptValueError:
+            return None
+
+
+def to_json(values: dict[str, Any]) -> str:
+    """The values of a row as JSON that DuckDB casts back to exactly them.
+
+    NaN, infinities, decimals and instants are texts, blobs are hexadecimal digits.
+
+    >>> to_json({"a": float("nan"), "b": bytes(1), "c": [1.5]})
+    '{"a":"nan","b":"00","c":[1.5]}'
+    """
+    plain = {name: _plain(value) for name, value in values.items()}
+    return json.dumps(plain, separators=(",", ":"), ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, (datetime, date)):
+        return value.isoformat()
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def _chunks(reader: _Reader, after: StreamId, last: StreamId) -> Iterator[_Chunk]:
+    """What lies between, in chunks of bounded size; the last of them reaches `last`, though it may be empty."""
+    chunk = _Chunk(through=after)
+    for page in reader.pages(after, last):
+        for stream_id, data in page:
+            reader.add(chunk, data)
+            chunk.through = stream_id
+        if chunk.rows >= ROWS_PER_COMMIT and chunk.through < last:
+            yield chunk
+            chunk = _Chunk(through=chunk.through)
+    if after < last:
+        chunk.through = last  # entries up to it may be gone
+        yield chunk
+
+
+def _write(lake: duckdb.DuckDBPyConnection, store: str, chunk: _Chunk, *, added: int, lost: int) -> None:
+    with transaction(lake):
+        if chunk.rows:
+            rows = pa.table([pa.array(chunk.columns[one.name], one.type) for one in _SCHEMA], schema=_SCHEMA)
+            lake.register("drained", rows)
+            lake.execute(f"insert into {served_table()} select * from drained")
+            lake.unregister("drained")
+        marks = (store, *chunk.through, added, chunk.entries, chunk.unreadable, lost, chunk.dropped, datetime.now(UTC))
+        lake.execute(f"insert into {drains_table()} values ({', '.join('?' * len(columns_of(DRAINS)))})", marks)

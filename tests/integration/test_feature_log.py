@@ -1,0 +1,336 @@
+"""The feature log on a real Valkey and a real lake: bounded, never lost in between, and compared with the lake."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from click.testing import CliRunner
+from offline_platform import CARRIER, ROUTE, Platform, registry_of
+
+from feature_platform import lake
+from feature_platform.cli import served_log as commands
+from feature_platform.errors import LockBusyError, NotDeployedError, RequestError, StoreUnavailableError
+from feature_platform.lake.log_tables import drains_table, plan_tables, served_table
+from feature_platform.ledger import Ledger, drain_lock
+from feature_platform.online import FeatureClient, FeatureLog, LogSettings
+from feature_platform.online.connection import Connection
+from feature_platform.online.feature_log import STREAM
+from feature_platform.online.settings import ValkeyAddress
+from feature_platform.served_log import drain, draining, measure_skew, waiting_entries
+from feature_platform.sync import publish_schemas, sync
+
+# the store would take rows that are older than their ttl for long dead
+DAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=3)
+ENTITIES = [{"carrier": "AA", "origin": "J,{FK}%", "gate": 1}, {"carrier": "UA", "origin": "", "gate": -2}]
+
+
+def at(days: float, hours: float = 0) -> datetime:
+    return DAY + timedelta(days=days, hours=hours)
+
+
+@pytest.fixture
+def platform(settings) -> Platform:
+    """A day of carriers and an hour of routes, online; the log's tables stand."""
+    built = Platform(settings, registry_of(CARRIER, ROUTE))
+    built.deploy()
+    with lake.connect(settings) as connection:
+        for _, statements in plan_tables({}):
+            for statement in statements:
+                connection.execute(statement)
+    built.add(CARRIER, at(0), [["AA", at(1), 1.5, 10], ["UA", at(1), float("nan"), None]])
+    built.add(ROUTE, at(1), [["J,{FK}%", 1, at(1, 1), 0.5], ["", -2, at(1, 1), 0.25]])
+    publish_schemas(settings.valkey_url, built.registry)
+    bring_online(built)
+    return built
+
+
+def bring_online(platform: Platform) -> None:
+    for view in platform.registry.views.values():
+        sync(platform.settings, platform.registry, view, run_id="test")
+
+
+def ask(platform: Platform, moment: datetime, *, request_id: str | None = None, **log) -> str | None:
+    url = platform.settings.valkey_url
+    with FeatureClient.connect(url, clock=lambda: moment, log=LogSettings(**log)) as client:
+        return client.get_online_features("departure_delay", ENTITIES, request_id=request_id).request_id
+
+
+def rows(platform: Platform, select: str = "*", table: str | None = None) -> list[tuple]:
+    with closing(lake.connect(platform.settings, read_only=True)) as connection:
+        return connection.execute(f"select {select} from {table or served_table()} order by all").fetchall()
+
+
+def test_what_was_served_is_in_the_lake_as_it_was(platform: Platform) -> None:
+    named = ask(platform, at(1, 4), request_id="order-17")
+    made = ask(platform, at(1, 5))
+    ask(platform, at(9), values=0.0)
+    assert (named, len(made or "")) == ("order-17", 24)
+    assert waiting_entries(platform.settings) == 3
+    done: list[tuple[int, int]] = []
+    result = drain(platform.settings, progress=lambda *counts: done.append(counts))
+    assert (result.entries, result.rows, result.lost, result.dropped, result.unreadable) == (3, 12, 0, 0, 0)
+    assert done == [(3, 3)]
+    assert waiting_entries(platform.settings) == 0
+    found = rows(platform, 'request_id, view, entity_key, status, event_timestamp, "values", position, asked')
+    assert (
+        "order-17",
+        "carrier_delays@1",
+        "AA",
+        "fresh",
+        at(1),
+        '{"delay":1.5,"flights":10}',
+        1,
+        "departure_delay",
+    ) in found
+    assert (
+        "order-17",
+        "carrier_delays@1",
+        "UA",
+        "fresh",
+        at(1),
+        '{"delay":"nan","flights":null}',
+        1,
+        "departure_delay",
+    ) in found
+    assert (
+        "order-17",
+        "route_delays@1",
+        "J%2C%7BFK%7D%25,1",
+        "fresh",
+        at(1, 1),
+        '{"delay":0.5}',
+        1,
+        "departure_delay",
+    ) in found
+    assert ("order-17", "route_delays@1", "%,-2", "fresh", at(1, 1), '{"delay":0.25}', 1, "departure_delay") in found
+    # of the third request it was logged only which row was served, and that one was too old
+    assert {row[3:6] for row in found if row[0] not in {named, made} and row[1] == "carrier_delays@1"} == {
+        ("expired", at(1), None)
+    }
+    assert drain(platform.settings).entries == 0
+
+
+def test_a_drain_that_dies_between_commit_and_trim_takes_nothing_twice(platform: Platform, monkeypatch) -> None:
+    for number in range(5):
+        ask(platform, at(1, 4), request_id=str(number))
+    monkeypatch.setattr(draining, "ENTRIES_PER_PAGE", 2)
+    monkeypatch.setattr(draining, "ROWS_PER_COMMIT", 8)
+    write = draining._write
+    calls = []
+
+    def dying(*args, **options):
+        write(*args, **options)
+        calls.append(1)
+        if len(calls) == 2:
+            raise StoreUnavailableError("it dies here")
+
+    monkeypatch.setattr(draining, "_write", dying)
+    with pytest.raises(StoreUnavailableError):
+        drain(platform.settings)
+    monkeypatch.setattr(draining, "_write", write)
+    result = drain(platform.settings)
+    assert (result.entries, result.lost) == (1, 0)
+    assert rows(platform, "request_id, count(*)", f"{served_table()} group by 1") == [(str(n), 4) for n in range(5)]
+    assert waiting_entries(platform.settings) == 0
+    assert len(rows(platform, table=drains_table())) == 3
+
+
+def test_what_the_cap_removed_and_what_is_unreadable_is_counted(platform: Platform) -> None:
+    ask(platform, at(1, 4))
+    with closing(Connection(ValkeyAddress.parse(platform.settings.valkey_url), 5.0)) as connection:
+        connection.call("XADD", STREAM, "*", "e", b"\x09later format")
+        connection.call("XADD", STREAM, "*", "e", b"")
+        connection.call("XTRIM", STREAM, "MAXLEN", 2)
+    result = drain(platform.settings)
+    assert (result.entries, result.unreadable, result.lost, result.rows) == (2, 2, 1, 0)
+    # the store lost its data: another stream, from its beginning
+    with closing(Connection(ValkeyAddress.parse(platform.settings.valkey_url), 5.0)) as connection:
+        connection.call("DEL", STREAM)
+    ask(platform, at(1, 4))
+    result = drain(platform.settings)
+    assert (result.entries, result.lost, result.rows) == (1, 0, 4)
+
+
+def test_one_drains_at_a_time_and_only_what_is_deployed(platform: Platform) -> None:
+    settings = platform.settings
+    with Ledger.connect(settings.ledger_url) as ledger, drain_lock(ledger.connection, settings.store):
+        with pytest.raises(LockBusyError, match="being drained"):
+            drain(settings)
+        assert drain(replace(settings, store="other")).entries == 0
+    with lake.connect(settings) as connection:
+        connection.execute(f"drop table {drains_table()}")
+    with pytest.raises(NotDeployedError, match="deploy"):
+        drain(settings)
+
+
+def offered(log: FeatureLog, count: int, size: int = 1) -> None:
+    for _ in range(count):
+        log.offer("s", None, at(1), [("v@1", [b"v@1:{k}"] * size, [None] * size)])
+
+
+def test_a_log_that_cannot_be_sent_is_bounded_and_told_later() -> None:
+    sent: list = []
+    down = threading.Event()
+    down.set()
+
+    def send(commands) -> None:
+        if down.is_set():
+            raise StoreUnavailableError("down")
+        sent.extend(commands)
+
+    log = FeatureLog(LogSettings(waiting_values=10), send)
+    offered(log, 1, size=50)  # larger than the queue, and nothing else waits
+    wait_for(lambda: log.counts().error)
+    offered(log, 30)
+    counts = log.counts()
+    assert (counts.waiting, counts.dropped, counts.logged) == (11, 20, 0)
+    down.clear()
+    wait_for(lambda: log.counts().logged == 11)
+    offered(log, 1)
+    log.close()
+    assert (log.counts().logged, log.counts().dropped, log.counts().error) == (12, 20, "")
+    from feature_platform.online.log_format import LogEntry
+
+    entries = [LogEntry.parse(command[-1]) for command in sent]
+    assert [entry.number for entry in entries] == list(range(12))
+    assert sum(entry.dropped for entry in entries) == 20
+    offered(log, 1)  # after it was closed nothing is sent
+    assert log.counts().waiting == 1
+
+
+def test_what_the_store_refuses_for_good_is_dropped_and_closing_ends(valkey_url: str) -> None:
+    with closing(Connection(ValkeyAddress.parse(valkey_url), 5.0)) as connection:
+        connection.call("SET", STREAM, "no stream")
+        with FeatureLog_on(valkey_url) as log:
+            offered(log, 3)
+            wait_for(lambda: log.counts().dropped == 3)
+            assert "WRONGTYPE" in log.counts().error
+        connection.call("DEL", STREAM)
+
+
+class FeatureLog_on:  # noqa: N801 - reads as what it is
+    """A log with a connection of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.connection = Connection(ValkeyAddress.parse(url), 5.0)
+        self.log = FeatureLog(LogSettings(), self.connection.pipeline)
+
+    def __enter__(self) -> FeatureLog:
+        return self.log
+
+    def __exit__(self, *_: object) -> None:
+        self.log.close()
+        self.connection.close()
+
+
+def wait_for(condition) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come")
+
+
+def test_a_forked_child_logs_its_own_requests_once(platform: Platform) -> None:
+    with FeatureClient.connect(platform.settings.valkey_url, clock=lambda: at(1, 4), log=LogSettings()) as client:
+        client.get_online_features("departure_delay", ENTITIES, request_id="parent")
+        if (child := os.fork()) == 0:
+            try:
+                client.get_online_features("departure_delay", ENTITIES, request_id="child")
+                client.close()
+            finally:
+                os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    assert drain(platform.settings).entries == 2
+    assert rows(platform, "distinct request_id") == [("child",), ("parent",)]
+
+
+def test_a_killed_server_of_features_loses_only_what_waited(platform: Platform) -> None:
+    program = (
+        "import sys, time\n"
+        "from feature_platform.online import FeatureClient, LogSettings\n"
+        "client = FeatureClient.connect(sys.argv[1], log=LogSettings())\n"
+        "client.get_online_features('carrier_delays', [{'carrier': 'AA'}], request_id='one')\n"
+        "while client.log.counts().logged < 1: time.sleep(0.01)\n"
+        "print('logged', flush=True); time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, platform.settings.valkey_url], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "logged\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert drain(platform.settings).entries == 1
+
+
+def test_skew_says_where_log_and_lake_part_and_why(platform: Platform) -> None:
+    store = platform.store
+    with pytest.raises(RequestError, match="feature-platform drain"):
+        measure_skew(store)
+    ask(platform, at(1, 4), request_id="fair")
+    drain(platform.settings)
+    report = measure_skew(store)
+    assert (report.requests, report.has_skew, report.undeclared) == (1, False, ())
+    assert {view.view: (view.rows, view.compared, dict(view.statuses)) for view in report.views} == {
+        "carrier_delays@1": (2, 2, {"fresh": 2}),
+        "route_delays@1": (2, 2, {"fresh": 2}),
+    }
+
+    # sooner than the declared delay of 90 minutes; then a newer row that is published and not online
+    ask(platform, at(1, 1), request_id="ahead")
+    platform.add(CARRIER, at(1), [["AA", at(2), 2.5, 11]])
+    ask(platform, at(2, 2), request_id="behind")
+    ask(platform, at(2, 2), request_id="unsampled", values=0.0)
+    # and a correction of what was served right
+    platform.add(CARRIER, at(0), [["AA", at(1), 1.75, 10]])
+    drain(platform.settings)
+
+    def causes(request_id: str) -> dict[str, int]:
+        (carriers,) = (v for v in measure_skew(store, request_id=request_id).views if v.view == "carrier_delays@1")
+        (account,) = (one for one in carriers.accounts if one.mode == "modelled")
+        return dict(account.causes)
+
+    assert causes("ahead") == {"served sooner than availability_delay says": 2}
+    assert causes("behind") == {"the store held an older row": 1, "the lake has no such row any more": 1}
+    # UA has vanished with the correction
+    assert causes("fair") == {"the row was computed again since": 1, "the lake has no such row any more": 1}
+    unsampled = measure_skew(store, request_id="unsampled")
+    assert [(view.rows, view.compared) for view in unsampled.views] == [(2, 0), (2, 0)]
+    whole = measure_skew(store, since=at(1, 4), until=at(2))
+    assert whole.requests == 1
+    (account,) = (one for view in whole.views for one in view.accounts if one.mode == "modelled" and one.differing)
+    delay = next(one for one in account.features if one.feature == "delay")
+    assert delay.differing == 2
+    example = next(one for one in delay.examples if one.entity == "AA")
+    assert (example.request_id, example.logged, example.recomputed) == ("fair", 1.5, 1.75)
+    assert (example.served_event_timestamp, example.position) == (at(1), 1)
+    gone = replace(platform, registry=registry_of(CARRIER))
+    assert measure_skew(gone.store).undeclared == ("route_delays@1",)
+
+
+def test_commands(platform: Platform, settings_in_environ, monkeypatch) -> None:
+    monkeypatch.setattr(commands, "open_store", lambda: platform.store)
+
+    def run(command, *arguments: str) -> str:
+        result = CliRunner().invoke(command, arguments)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    ask(platform, at(1, 1), request_id="ahead")
+    assert "1 request" in run(commands.drain)
+    assert json.loads(run(commands.drain, "--json"))["entries"] == 0
+    told = run(commands.skew, "ahead")
+    assert "served sooner than availability_delay says" in told
+    assert "carrier_delays@1" in told
+    assert json.loads(run(commands.skew, "--since", DAY.isoformat(), "--json"))["requests"] == 1

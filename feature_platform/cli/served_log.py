@@ -16,7 +16,7 @@ from feature_platform.settings import Settings
 
 if TYPE_CHECKING:
     from feature_platform.served_log import SkewReport
-    from feature_platform.served_log.skew import Account, ViewSkew
+    from feature_platform.served_log.skew import Account
 
 
 class _Instant(click.ParamType):  # type: ignore[type-arg]
@@ -84,7 +84,7 @@ def skew(request_id: str | None, since: datetime | None, until: datetime | None,
 def _print(report: SkewReport) -> None:
     click.echo(f"{report.requests} requests of store {report.store}")
     print_table(
-        ("view", "rows", "compared", "status", "account", "differing", "causes"),
+        ("view", "rows", "compared", "status", "account", "judged", "differing", "causes"),
         (
             (
                 view.view,
@@ -92,7 +92,8 @@ def _print(report: SkewReport) -> None:
                 str(view.compared),
                 ", ".join(f"{count} {status}" for status, count in view.statuses.items()),
                 account.mode,
-                f"{account.differing} ({account.differing / view.compared:.1%})" if view.compared else "-",
+                str(account.judged),
+                f"{account.differing} ({account.differing / account.judged:.1%})" if account.judged else "-",
                 account.unavailable or "\n".join(f"{count} {cause}" for cause, count in account.causes.items()),
             )
             for view in report.views
@@ -107,18 +108,18 @@ def _print(report: SkewReport) -> None:
                 click.echo(f"\n{view.view}, {account.mode}")
                 print_table(
                     ("feature", "differing", "request", "entity", "at", "served", account.mode, "row of", "why"),
-                    _examples(view, account),
+                    _examples(account),
                 )
     if not report.has_skew:
         click.secho("nothing that could be compared differs", fg="green")
 
 
-def _examples(view: ViewSkew, account: Account) -> Iterator[tuple[str, ...]]:
+def _examples(account: Account) -> Iterator[tuple[str, ...]]:
     for one in account.features:
         for place, example in enumerate(one.examples):
             yield (
                 "" if place else one.feature,
-                "" if place else f"{one.differing} of {view.compared}",
+                "" if place else f"{one.differing} of {account.judged}",
                 example.request_id,
                 example.entity,
                 text_of(example.requested_at),

@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Final
 
 from feature_platform.errors import ConfigurationError, FeaturePlatformError, RequestError, StoreUnavailableError
-from feature_platform.online.connection import Command
+from feature_platform.online.connection import Command, Connection
 from feature_platform.online.keys import PREFIX
 from feature_platform.online.log_format import CLIENT_BYTES, LogEntry, LoggedView, text_bytes
 
@@ -212,3 +212,8 @@ class FeatureLog:
             )
             self._number, dropped = self._number + 1, 0
             yield ("XADD", STREAM, "MAXLEN", "~", self._settings.stream_entries, "*", FIELD, entry.encode())
+
+
+def waiting_entries(connection: Connection) -> int:
+    """How many requests lie in the store, to be drained."""
+    return int(connection.call("XLEN", STREAM))

@@ -22,6 +22,7 @@ from feature_platform.orchestration.auditing import (
     build_audit_sensor,
 )
 from feature_platform.orchestration.consumers import build_exposures, build_services
+from feature_platform.orchestration.feature_log import build_feature_log, build_feature_log_schedule
 from feature_platform.orchestration.feature_views import build_feature_view
 from feature_platform.orchestration.schedules import build_schedules
 from feature_platform.orchestration.sensors import build_incident_sensor, build_store_sensor
@@ -48,6 +49,7 @@ def build_definitions(
         lineage: which source columns features are computed from, by view key.
     """
     audit_job = build_audit_job(registry)
+    is_served = bool(served_views(registry))
     own = dg.Definitions(
         assets=[
             *(
@@ -56,12 +58,17 @@ def build_definitions(
             ),
             *(build_online_asset(settings, registry, view) for view in served_views(registry)),
             *(build_audit_asset(settings, view) for view in registry.views.values()),
+            *([build_feature_log(settings, registry)] if is_served else []),
             *(build_training_set(settings, registry, declared) for declared in registry.training_sets.values()),
             *build_services(registry),
             *build_exposures(registry, manifest),
         ],
         jobs=[audit_job, *(build_training_set_job(declared) for declared in registry.training_sets.values())],
-        schedules=[*build_schedules(registry), build_audit_schedule(audit_job)],
+        schedules=[
+            *build_schedules(registry),
+            build_audit_schedule(audit_job),
+            *([build_feature_log_schedule(settings)] if is_served else []),
+        ],
         sensors=[
             build_sync_sensor(registry),
             build_incident_sensor(settings, registry),

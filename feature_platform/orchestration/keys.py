@@ -10,6 +10,7 @@ from feature_platform.domain.training_set import DeclaredTrainingSet
 from feature_platform.orchestration.names import (
     audit_path,
     exposure_path,
+    feature_log_path,
     online_path,
     service_path,
     source_path,
@@ -63,6 +64,11 @@ def service_key(service: FeatureService) -> dg.AssetKey:
 def exposure_key(name: str) -> dg.AssetKey:
     """The asset that stands for a consumer that is no feature service."""
     return dg.AssetKey(exposure_path(name))
+
+
+def feature_log_key() -> dg.AssetKey:
+    """The asset of what was served, as clients logged it."""
+    return dg.AssetKey(feature_log_path())
 
 
 def training_set_key(declared: DeclaredTrainingSet) -> dg.AssetKey:

@@ -46,6 +46,11 @@ def exposure_path(name: str) -> list[str]:
     return ["exposure", name]
 
 
+def feature_log_path() -> list[str]:
+    """The asset of what was served, as clients logged it: `serving/served_features`."""
+    return ["serving", "served_features"]
+
+
 def training_set_path(declared: DeclaredTrainingSet) -> list[str]:
     """The asset of a declared training set: `training_set/departure_delay_flights`."""
     return ["training_set", declared.name]

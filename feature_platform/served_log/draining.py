@@ -86,12 +86,6 @@ class _Chunk:
         return len(self.columns["store"])
 
 
-def waiting_entries(settings: Settings) -> int:
-    """How many requests lie in the online store."""
-    with closing(Connection(ValkeyAddress.parse(settings.valkey_url), _TIMEOUT_SECONDS)) as connection:
-        return int(connection.call("XLEN", STREAM))
-
-
 def drain(settings: Settings, *, progress: Callable[[int, int], None] = lambda _done, _all: None) -> DrainResult:
     """Take over all that was logged up to now.
 

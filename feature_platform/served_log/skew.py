@@ -30,8 +30,7 @@ from feature_platform.offline.point_in_time import Mode
 from feature_platform.served_log import sql
 
 EXAMPLES: Final = 3
-# `served` joins in when this version of the offline store answers it
-ACCOUNTS: Final = tuple(mode for mode in Mode if mode.value in ("served", "modelled"))
+ACCOUNTS: Final = (Mode.SERVED, Mode.MODELLED)
 
 
 class Cause(enum.StrEnum):
@@ -75,6 +74,9 @@ class Account:
     """The log of one view compared with one account of it."""
 
     mode: str
+    judged: int
+    """Rows for which there is an answer to compare with. Where a sync was in flight, or the ledger cannot say what the
+    store held, there is none of mode `served`."""
     differing: int
     """Rows of which at least one feature differs."""
     causes: Mapping[str, int]
@@ -82,7 +84,7 @@ class Account:
     features: tuple[FeatureSkew, ...]
     """Those that differ."""
     unavailable: str
-    """Why there is no such account; empty if there is one."""
+    """Why there is no such account, e.g. of a view that is not served any more; empty if there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,13 +190,22 @@ def _account(
     references = [f"{view.key}:{feature}" for feature in view.feature_names]
     path = labels.with_suffix(f".{mode.value}")
     try:
-        with store.get_historical_features(labels, references, mode=mode) as features:
-            names = [column.name for column in features.facts.features]
+        with store.get_historical_features(labels, references, mode=mode, provenance=True) as features:
+            facts = features.facts
             features.to_parquet(path)
     except RequestError as error:
-        return Account(mode=mode.value, differing=0, causes={}, features=(), unavailable=str(error))
-    explained = mode is Mode.MODELLED
-    connection.execute(sql.differing_sql(view, read_parquet(path), names, explained=explained))
+        return Account(mode=mode.value, judged=0, differing=0, causes={}, features=(), unavailable=str(error))
+    names = [column.name for column in facts.features]
+    described = connection.execute(f"describe select * from {read_parquet(path)}").fetchall()
+    origins = {row[0].rpartition("__")[2]: row[0] for row in described if row[0] not in {*facts.label_columns, *names}}
+    recomputed = sql.Recomputed(
+        relation=read_parquet(path),
+        features=names,
+        provenance=origins["provenance"],
+        event_timestamp=origins["event_timestamp"],
+    )
+    ((judged,),) = connection.execute(f"select count(*) from ({sql.judged_sql(recomputed)})").fetchall()
+    connection.execute(sql.differing_sql(view, recomputed))
     ((differing,),) = connection.execute(f"select count(*) from {sql.DIFFERING}").fetchall()
     causes = dict(
         connection.execute(
@@ -203,6 +214,7 @@ def _account(
     )
     return Account(
         mode=mode.value,
+        judged=judged,
         differing=differing,
         causes={Cause[name].value: count for name, count in causes.items()},
         features=tuple(_features(connection, view, names)) if differing else (),

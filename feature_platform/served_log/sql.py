@@ -6,6 +6,8 @@ that served nothing (missing, expired) served NULLs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ from feature_platform.domain.types import ColumnType, ListType, in_lake
 from feature_platform.lake.sql import quote_identifier as quote
 from feature_platform.lake.sql import quote_literal
 from feature_platform.offline.point_in_time import Statement
+from feature_platform.offline.provenance import Provenance
 
 LOGGED: Final = "logged"
 DIFFERING: Final = "differing"
@@ -89,37 +92,43 @@ def _typed(column: Column) -> str:
     return f'("values"->>{path})::{kind.value}'
 
 
-def differing_sql(view: FeatureView, recomputed: str, names: list[str], *, explained: bool) -> str:
-    """Table `DIFFERING`: the rows of which some feature differs, and the cause.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recomputed:
+    """The labels with a view's features as one mode gives them."""
 
-    Args:
-        view: the view.
-        recomputed: relation of the labels with the view's features.
-        names: what the features are called there.
-        explained: find the causes: the account is `modelled`.
-    """
+    relation: str
+    features: Sequence[str]
+    """What the features are called there, in the view's order."""
+    provenance: str
+    """The column that says how far the answer can be vouched for."""
+    event_timestamp: str
+    """The column with the event time of the row that the answer comes from."""
+
+
+def judged_sql(recomputed: Recomputed) -> str:
+    """The rows for which there is an answer that can be vouched for."""
+    vouched = f"{quote(recomputed.provenance)} in ('{Provenance.SERVED_EXACT}', '{Provenance.MODELLED}')"
+    return f"select * from {recomputed.relation} where {vouched}"
+
+
+def differing_sql(view: FeatureView, recomputed: Recomputed) -> str:
+    """Table `DIFFERING`: the rows of which some feature differs, with `cause` where the answer is modelled."""
     differs = " or ".join(
-        f"{quote(logged_column(place))} is distinct from {quote(name)}" for place, name in enumerate(names)
+        f"{quote(logged_column(place))} is distinct from {quote(name)}"
+        for place, name in enumerate(recomputed.features)
     )
-    rows = f"select * from {recomputed} where {differs}"
-    if not explained:
-        return f"create or replace table {DIFFERING} as select *, null::varchar as cause from ({rows})"
-    keys = " and ".join(f"d.{quote(name)} = f.{quote(name)}" for name in view.entity_names)
     delay = f"to_microseconds({view.availability_delay // _MICROSECOND})"
-    alive = "true"
-    if view.ttl is not None:
-        alive = f"d.{EVENT_TIMESTAMP} - f.{EVENT_TIMESTAMP} < to_microseconds({view.ttl // _MICROSECOND})"
-    expected = f"(case when {alive} then f.{EVENT_TIMESTAMP} end)"
+    expected = quote(recomputed.event_timestamp)
     # what the client withheld as expired was no row to the model either
-    served = "(case when d._status in ('fresh', 'stale') then d._served_event end)"
+    served = "(case when _status in ('fresh', 'stale') then _served_event end)"
+    ahead_or_gone = f"case when {served} + {delay} > {EVENT_TIMESTAMP} then 'AHEAD' else 'GONE' end"
     cause = (
-        f"case when {served} is null and {expected} is null then 'GONE' when {served} is null then 'NOT_ONLINE'"
-        f" when {expected} is null then case when d._served_event + {delay} > d.{EVENT_TIMESTAMP} then 'AHEAD'"
-        f" else 'GONE' end when {served} < {expected} then 'BEHIND' when {served} > {expected} then"
-        f" case when {served} + {delay} > d.{EVENT_TIMESTAMP} then 'AHEAD' else 'GONE' end else 'RECOMPUTED' end"
+        f"case when {quote(recomputed.provenance)} <> '{Provenance.MODELLED}' then null"
+        f" when {served} is null then 'NOT_ONLINE'"
+        f" when {expected} is null or {served} > {expected} then {ahead_or_gone}"
+        f" when {served} < {expected} then 'BEHIND' else 'RECOMPUTED' end"
     )
-    features = f"features.{quote(f'{view.name}_v{view.version}')}"
     return (
-        f"create or replace table {DIFFERING} as select d.*, {cause} as cause from ({rows}) d"
-        f" asof left join {features} f on {keys} and d.{EVENT_TIMESTAMP} >= f.{EVENT_TIMESTAMP} + {delay}"
+        f"create or replace table {DIFFERING} as select *, {cause} as cause"
+        f" from ({judged_sql(recomputed)}) where {differs}"
     )

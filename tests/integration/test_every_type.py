@@ -6,12 +6,14 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
+import pyarrow as pa
 import pytest
 from tiny_platform import TinyPlatform
 
 from feature_platform.errors import BatchRejectedError
 from feature_platform.offline import FeatureStore
-from feature_platform.online import FeatureClient
+from feature_platform.online import FeatureClient, LogSettings
+from feature_platform.served_log import drain, measure_skew
 from feature_platform.sync import sync
 
 FEATURES = {
@@ -57,12 +59,10 @@ def test_every_type_arrives_online_and_in_training_sets(platform: TinyPlatform) 
     sync(platform.settings, platform.registry, "user_activity", run_id="test")
     clock = datetime(2024, 1, 3, 1, tzinfo=UTC)
     expected = {name: value for name, (_, _, value) in FEATURES.items()}
-    with FeatureClient.connect(platform.settings.valkey_url, clock=lambda: clock) as client:
+    with FeatureClient.connect(platform.settings.valkey_url, clock=lambda: clock, log=LogSettings()) as client:
         (row,) = client.get_online_features("user_activity", [{"user_id": 1}])
     served = {name: row.values[name] for name in expected}
     assert repr(served) == repr(expected)
-    import pyarrow as pa
-
     labels = pa.table({"user_id": [1], "event_timestamp": [clock]})
     trained = FeatureStore(platform.settings, platform.registry).get_historical_features(
         labels, ["user_activity"], mode="modelled"
@@ -70,6 +70,11 @@ def test_every_type_arrives_online_and_in_training_sets(platform: TinyPlatform) 
     (found,) = trained.to_arrow().to_pylist()
     found["at"] = found["at"].astimezone(UTC)  # Arrow has its own record of UTC
     assert repr({name: found[name] for name in expected}) == repr(expected)
+    # and through the log, exactly
+    assert drain(platform.settings).rows == 1
+    (view,) = measure_skew(FeatureStore(platform.settings, platform.registry)).views
+    (account,) = (one for one in view.accounts if one.mode == "modelled")
+    assert (account.judged, account.features) == (1, ())
 
 
 def test_a_null_element_is_refused_with_its_column(platform: TinyPlatform) -> None:

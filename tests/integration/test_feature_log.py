@@ -22,11 +22,13 @@ from feature_platform.cli import served_log as commands
 from feature_platform.errors import LockBusyError, NotDeployedError, RequestError, StoreUnavailableError
 from feature_platform.lake.log_tables import drains_table, plan_tables, served_table
 from feature_platform.ledger import Ledger, drain_lock
+from feature_platform.observability import look_at_store
 from feature_platform.online import FeatureClient, FeatureLog, LogSettings
 from feature_platform.online.connection import Connection
-from feature_platform.online.feature_log import STREAM
+from feature_platform.online.feature_log import STREAM, waiting_entries
 from feature_platform.online.settings import ValkeyAddress
-from feature_platform.served_log import drain, draining, measure_skew, waiting_entries
+from feature_platform.served_log import drain, draining, measure_skew
+from feature_platform.served_log.skew import Cause
 from feature_platform.sync import publish_schemas, sync
 
 # the store would take rows that are older than their ttl for long dead
@@ -65,6 +67,11 @@ def ask(platform: Platform, moment: datetime, *, request_id: str | None = None, 
         return client.get_online_features("departure_delay", ENTITIES, request_id=request_id).request_id
 
 
+def waiting(platform: Platform) -> int:
+    with closing(Connection(ValkeyAddress.parse(platform.settings.valkey_url), 5.0)) as connection:
+        return waiting_entries(connection)
+
+
 def rows(platform: Platform, select: str = "*", table: str | None = None) -> list[tuple]:
     with closing(lake.connect(platform.settings, read_only=True)) as connection:
         return connection.execute(f"select {select} from {table or served_table()} order by all").fetchall()
@@ -75,12 +82,12 @@ def test_what_was_served_is_in_the_lake_as_it_was(platform: Platform) -> None:
     made = ask(platform, at(1, 5))
     ask(platform, at(9), values=0.0)
     assert (named, len(made or "")) == ("order-17", 24)
-    assert waiting_entries(platform.settings) == 3
+    assert waiting(platform) == 3
     done: list[tuple[int, int]] = []
     result = drain(platform.settings, progress=lambda *counts: done.append(counts))
     assert (result.entries, result.rows, result.lost, result.dropped, result.unreadable) == (3, 12, 0, 0, 0)
     assert done == [(3, 3)]
-    assert waiting_entries(platform.settings) == 0
+    assert waiting(platform) == 0
     found = rows(platform, 'request_id, view, entity_key, status, event_timestamp, "values", position, asked')
     assert (
         "order-17",
@@ -141,7 +148,7 @@ def test_a_drain_that_dies_between_commit_and_trim_takes_nothing_twice(platform:
     result = drain(platform.settings)
     assert (result.entries, result.lost) == (1, 0)
     assert rows(platform, "request_id, count(*)", f"{served_table()} group by 1") == [(str(n), 4) for n in range(5)]
-    assert waiting_entries(platform.settings) == 0
+    assert waiting(platform) == 0
     assert len(rows(platform, table=drains_table())) == 3
 
 
@@ -159,9 +166,7 @@ def test_what_the_cap_removed_and_what_is_unreadable_is_counted(platform: Platfo
     ask(platform, at(1, 4))
     result = drain(platform.settings)
     assert (result.entries, result.lost, result.rows) == (1, 0, 4)
-
-
-def test_one_drains_at_a_time_and_only_what_is_deployed(platform: Platform) -> None:
+    # one drains at a time, and only into what is deployed
     settings = platform.settings
     with Ledger.connect(settings.ledger_url) as ledger, drain_lock(ledger.connection, settings.store):
         with pytest.raises(LockBusyError, match="being drained"):
@@ -241,7 +246,7 @@ def wait_for(condition) -> None:
     raise AssertionError("it did not come")
 
 
-def test_a_forked_child_logs_its_own_requests_once(platform: Platform) -> None:
+def test_a_forked_child_logs_its_own_requests_once_and_a_killed_one_what_was_acknowledged(platform: Platform) -> None:
     with FeatureClient.connect(platform.settings.valkey_url, clock=lambda: at(1, 4), log=LogSettings()) as client:
         client.get_online_features("departure_delay", ENTITIES, request_id="parent")
         if (child := os.fork()) == 0:
@@ -254,8 +259,7 @@ def test_a_forked_child_logs_its_own_requests_once(platform: Platform) -> None:
     assert drain(platform.settings).entries == 2
     assert rows(platform, "distinct request_id") == [("child",), ("parent",)]
 
-
-def test_a_killed_server_of_features_loses_only_what_waited(platform: Platform) -> None:
+    # a killed one loses only what waited
     program = (
         "import sys, time\n"
         "from feature_platform.online import FeatureClient, LogSettings\n"
@@ -278,9 +282,14 @@ def test_skew_says_where_log_and_lake_part_and_why(platform: Platform) -> None:
     store = platform.store
     with pytest.raises(RequestError, match="feature-platform drain"):
         measure_skew(store)
-    ask(platform, at(1, 4), request_id="fair")
+    ask(platform, datetime.now(UTC), request_id="fair")
+    with Ledger.connect(platform.settings.ledger_url) as ledger:  # what the store held is known once it is seen again
+        look_at_store(ledger, platform.registry, store="default", valkey_url=platform.settings.valkey_url)
     drain(platform.settings)
     report = measure_skew(store)
+    assert [(account.mode, account.judged) for view in report.views for account in view.accounts] == [
+        ("served", 2), ("modelled", 2), ("served", 2), ("modelled", 2)
+    ]  # fmt: skip
     assert (report.requests, report.has_skew, report.undeclared) == (1, False, ())
     assert {view.view: (view.rows, view.compared, dict(view.statuses)) for view in report.views} == {
         "carrier_delays@1": (2, 2, {"fresh": 2}),
@@ -294,29 +303,28 @@ def test_skew_says_where_log_and_lake_part_and_why(platform: Platform) -> None:
     ask(platform, at(2, 2), request_id="unsampled", values=0.0)
     # and a correction of what was served right
     platform.add(CARRIER, at(0), [["AA", at(1), 1.75, 10]])
+    ask(platform, at(1, 4), request_id="corrected")
     drain(platform.settings)
-
-    def causes(request_id: str) -> dict[str, int]:
-        (carriers,) = (v for v in measure_skew(store, request_id=request_id).views if v.view == "carrier_delays@1")
-        (account,) = (one for one in carriers.accounts if one.mode == "modelled")
-        return dict(account.causes)
-
-    assert causes("ahead") == {"served sooner than availability_delay says": 2}
-    assert causes("behind") == {"the store held an older row": 1, "the lake has no such row any more": 1}
+    report = measure_skew(replace(platform, registry=registry_of(CARRIER)).store)
+    assert (report.requests, report.undeclared) == (5, ("route_delays@1",))
+    (view,) = report.views
+    assert (view.rows, view.compared) == (10, 8)
+    (account,) = (one for one in view.accounts if one.mode == "modelled")
     # UA has vanished with the correction
-    assert causes("fair") == {"the row was computed again since": 1, "the lake has no such row any more": 1}
-    unsampled = measure_skew(store, request_id="unsampled")
-    assert [(view.rows, view.compared) for view in unsampled.views] == [(2, 0), (2, 0)]
-    whole = measure_skew(store, since=at(1, 4), until=at(2))
-    assert whole.requests == 1
-    (account,) = (one for view in whole.views for one in view.accounts if one.mode == "modelled" and one.differing)
-    delay = next(one for one in account.features if one.feature == "delay")
-    assert delay.differing == 2
+    assert account.causes == {
+        "the lake has no such row any more": 3,
+        "served sooner than availability_delay says": 2,
+        "the store held an older row": 2,
+        "the row was computed again since": 1,
+    }
+    flights = next(one for one in account.features if one.feature == "flights")
+    assert [(one.request_id, one.entity, one.cause) for one in flights.examples] == [
+        ("ahead", "AA", Cause.AHEAD), ("behind", "AA", Cause.BEHIND), ("fair", "AA", Cause.BEHIND)
+    ]  # fmt: skip
+    delay = measure_skew(platform.store, since=at(1, 4), until=at(2)).views[0].accounts[1].features[0]
     example = next(one for one in delay.examples if one.entity == "AA")
-    assert (example.request_id, example.logged, example.recomputed) == ("fair", 1.5, 1.75)
+    assert (example.request_id, example.logged, example.recomputed) == ("corrected", 1.5, 1.75)
     assert (example.served_event_timestamp, example.position) == (at(1), 1)
-    gone = replace(platform, registry=registry_of(CARRIER))
-    assert measure_skew(gone.store).undeclared == ("route_delays@1",)
 
 
 def test_commands(platform: Platform, settings_in_environ, monkeypatch) -> None:

@@ -87,6 +87,7 @@ def test_asset_keys(repository):
         "online/route_delays",
         "route_delays",
         "service/departure_delay",
+        "serving/served_features",
         "training_set/departure_delay_flights",
     ]
 

@@ -14,6 +14,7 @@ from feature_platform.domain.feature_view import Expectation
 from feature_platform.domain.windows import parse_partition_key
 from feature_platform.ledger import Ledger
 from feature_platform.offline import FeatureStore
+from feature_platform.online import FeatureClient, LogSettings
 from feature_platform.orchestration import build_definitions, keys
 
 VIEW = "carrier_delays"
@@ -198,3 +199,21 @@ def test_the_page_of_a_view_says_from_which_source_columns_each_feature_is_compu
         described = {column.name: column.description for column in columns}
         for name in (*view.entity_names, *view.feature_names):
             assert "\n\nFrom " in described[name], (view.key, name)
+
+
+def test_what_was_served_is_drained_when_there_is_something(run_job, platform, definitions, instance):
+    schedule = definitions.get_repository_def().get_schedule_def("drain_feature_log")
+
+    def tick():
+        context = dg.build_schedule_context(instance=instance, scheduled_execution_time=datetime.now(UTC))
+        return schedule.evaluate_tick(context)
+
+    assert tick().skip_message == "nothing was logged"
+    with FeatureClient.connect(platform.valkey_url, log=LogSettings()) as client:
+        client.get_online_features(VIEW, [{"carrier": "UA"}, {"carrier": "AA"}])
+    assert len(tick().run_requests) == 1
+    (event,) = run_job("serving/served_features").asset_materializations_for_node("serving__served_features")
+    assert {name: event.metadata[name].value for name in ("requests", "rows", "lost")} == {
+        "requests": 1, "rows": 2, "lost": 0
+    }  # fmt: skip
+    assert tick().skip_message == "nothing was logged"

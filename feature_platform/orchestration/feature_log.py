@@ -1,0 +1,95 @@
+"""The asset of what was served: each materialization drains the log that clients wrote into the lake.
+
+Rule: unpartitioned and repeatable at any time; how far the log was taken over is committed with its rows. A tick that
+finds nothing logged starts no run.
+"""
+
+# no `from __future__ import annotations` here: Dagster compares the annotation of `context` with its class
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from feature_platform.declaration import FeatureRegistry
+from feature_platform.orchestration import keys
+from feature_platform.orchestration.failing import dagster_failures
+from feature_platform.orchestration.serving import served_views
+from feature_platform.settings import Settings
+
+JOB = "drain_feature_log"
+GROUP = "serving"
+_TIMEOUT_SECONDS = 5.0
+
+
+def build_feature_log(settings: Settings, registry: FeatureRegistry) -> dg.AssetsDefinition:
+    """The asset of what was served in the store of these settings."""
+
+    @dg.asset(
+        key=keys.feature_log_key(),
+        description="What clients logged as served, one row per request, view and entity: `serving.served_features`.",
+        deps=[keys.online_key(view) for view in served_views(registry)],
+        group_name=GROUP,
+        kinds={"valkey", "duckdb"},
+        pool=keys.LAKE_POOL,
+    )
+    def served_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        # imported here: it loads DuckDB and pyarrow, which definitions do not need
+        from feature_platform.served_log import drain
+
+        with dagster_failures():
+            result = drain(settings, progress=lambda done, of: context.log.info(f"{done} of {of} requests"))
+        if result.lost or result.dropped or result.unreadable:
+            context.log.warning(
+                f"not in the lake: {result.lost} requests removed by the stream's cap, {result.dropped} dropped by"
+                f" clients, {result.unreadable} unreadable"
+            )
+        return dg.MaterializeResult(
+            metadata={
+                "store": result.store,
+                "requests": result.entries,
+                "rows": result.rows,
+                "lost": result.lost,
+                "dropped": result.dropped,
+                "unreadable": result.unreadable,
+            }
+        )
+
+    return served_features
+
+
+def build_feature_log_schedule(settings: Settings) -> dg.ScheduleDefinition:
+    """Every quarter of an hour, if something was logged; on by default."""
+
+    @dg.schedule(
+        name=JOB,
+        job=dg.define_asset_job(
+            JOB,
+            selection=dg.AssetSelection.assets(keys.feature_log_key()),
+            description="Brings what clients logged from the online store into the lake.",
+        ),
+        # away from the full and half hours, when views become due
+        cron_schedule="8,23,38,53 * * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Every quarter of an hour, if something was logged.",
+    )
+    def due(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        # imported here: they load libvalkey
+        from feature_platform.errors import StoreUnavailableError
+        from feature_platform.online.connection import Connection
+        from feature_platform.online.feature_log import waiting_entries
+        from feature_platform.online.settings import ValkeyAddress
+
+        try:
+            with Connection(ValkeyAddress.parse(settings.valkey_url), _TIMEOUT_SECONDS) as store:
+                waiting = waiting_entries(store)
+        except StoreUnavailableError as error:  # an answer about the store, and no failure of the schedule
+            yield dg.SkipReason(str(error))
+            return
+        if not waiting:
+            yield dg.SkipReason("nothing was logged")
+            return
+        yield dg.RunRequest(run_key=f"{JOB}:{context.scheduled_execution_time.isoformat()}")
+
+    return due

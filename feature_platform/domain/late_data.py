@@ -128,11 +128,12 @@ def judge(late: LatePartition, policy: LateData) -> LateState:
     """What the policy says of a late partition."""
     if late.attempt is not None:
         return _ATTEMPTS.get(late.attempt, LateState.RUNNING)
-    beyond = late.first_arrival - late.partition.end > policy.window
     if policy.policy is LatePolicy.IGNORE:
         # without a window of its own, `ignore` means whatever comes
+        beyond = late.last_arrival - late.partition.end > policy.window
         return LateState.BEYOND if beyond and policy.window else LateState.IGNORED
-    return LateState.BEYOND if beyond else LateState.DUE
+    # if some came within the window, the partition is computed again, and reads the others as well
+    return LateState.BEYOND if late.first_arrival - late.partition.end > policy.window else LateState.DUE
 
 
 def adjacent(partitions: Iterable[Partition], *, at_most: int) -> tuple[tuple[Partition, ...], ...]:

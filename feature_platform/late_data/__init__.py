@@ -6,6 +6,40 @@ not kept here.
 
 from __future__ import annotations
 
-from feature_platform.late_data.scanning import scan, scan_all, sources_behind
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["scan", "scan_all", "sources_behind"]
+from feature_platform.late_data.chain import Interval, next_interval, readers, scannable, sources_behind
+from feature_platform.late_data.preview import LateEntry, LateReport, SourceLateness, preview
+
+if TYPE_CHECKING:
+    from feature_platform.late_data.comparing import BatchDifference, compare_batches
+    from feature_platform.late_data.scanning import scan, scan_all
+
+__all__ = [
+    "BatchDifference",
+    "Interval",
+    "LateEntry",
+    "LateReport",
+    "SourceLateness",
+    "compare_batches",
+    "next_interval",
+    "preview",
+    "readers",
+    "scan",
+    "scan_all",
+    "scannable",
+    "sources_behind",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load DuckDB only for whoever reads the lake; sensors and `status` ask the ledger alone."""
+    if name in ("scan", "scan_all"):
+        from feature_platform.late_data import scanning
+
+        return getattr(scanning, name)
+    if name in ("BatchDifference", "compare_batches"):
+        from feature_platform.late_data import comparing
+
+        return getattr(comparing, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import duckdb
@@ -20,27 +20,8 @@ from feature_platform.domain.feature_view import FeatureView, Source
 from feature_platform.domain.late_data import ComputedPartition, Lags, LateRows, LateScan, LateView
 from feature_platform.lake.sql import qualified
 from feature_platform.late_data import sql
+from feature_platform.late_data.chain import next_interval, readers, scannable
 from feature_platform.ledger import Ledger
-
-
-def scannable(registry: FeatureRegistry) -> tuple[Source, ...]:
-    """The sources whose rows say when they became knowable and when they arrived."""
-    return tuple(one for _, one in sorted(registry.sources.items()) if one.event_time and one.loaded_at_field)
-
-
-def readers(registry: FeatureRegistry, source: Source) -> tuple[FeatureView, ...]:
-    """The views that read a source."""
-    return tuple(view for view in registry.views.values() if source in view.sources)
-
-
-def sources_behind(ledger: Ledger, registry: FeatureRegistry) -> dict[str, datetime]:
-    """Per source that was loaded further than late rows were looked for: how far it is loaded."""
-    return {
-        source.name: through
-        for source in scannable(registry)
-        if (bounds := _interval(ledger, registry, source)) is not None
-        for _, _, through in (bounds,)
-    }
 
 
 def scan_all(
@@ -60,42 +41,25 @@ def scan(
     That is so if it was not loaded further, if none of its views has computed anything yet, or if another look was
     recorded meanwhile.
     """
-    bounds = _interval(ledger, registry, source)
-    if bounds is None:
+    interval = next_interval(ledger, registry, source)
+    if interval is None:
         return None
     began = time.perf_counter()
-    previous, after, through = bounds
     closed = [(view, ledger.computed_partitions(view.key, source.name)) for view in readers(registry, source)]
-    rows = sql.arrived_rows(source, qualified(source.schema, source.table), after, through)
+    rows = sql.arrived_rows(source, qualified(source.schema, source.table), interval.after, interval.through)
     count, overdue, quantiles, longest = _row(lake, sql.count_arrived(rows, source.reporting_lag))
     views = [_look(lake, rows, view, partitions) for view, partitions in closed] if count else []
     found = LateScan(
         source=source.name,
-        arrived_after=after,
-        arrived_through=through,
+        arrived_after=interval.after,
+        arrived_through=interval.through,
         row_count=count,
         overdue_rows=overdue,
         lags=as_lags(quantiles, longest) if count else None,
         views=tuple(view for view in views if view is not None),
         seconds=time.perf_counter() - began,
     )
-    return None if ledger.record_scan(found, run_id=run_id, previous=previous) is None else found
-
-
-def _interval(
-    ledger: Ledger, registry: FeatureRegistry, source: Source
-) -> tuple[datetime | None, datetime, datetime] | None:
-    """What is to be looked at: (the last look's end, from there, to there); None if there is nothing."""
-    through = ledger.loaded_through(source.name)
-    previous = ledger.scanned_through(source.name)
-    if through is None or (previous is not None and previous >= through):
-        return None
-    if previous is not None:
-        return previous, previous, through
-    # the first look: what every computed partition has read cannot have come too late for any
-    read = [ledger.oldest_reading(view.key, source.name) for view in readers(registry, source)]
-    after = min((at for at in read if at is not None), default=None)
-    return None if after is None or after >= through else (None, after, through)
+    return None if ledger.record_scan(found, run_id=run_id, previous=interval.previous) is None else found
 
 
 def _look(

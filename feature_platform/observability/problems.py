@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_view import FeatureView, OnlineTier, Owner
-from feature_platform.ledger import BatchHistory, Ledger
+from feature_platform.domain.late_data import LateState, judge, named
+from feature_platform.ledger import BatchHistory, HeldBatch, Ledger
 from feature_platform.observability.freshness import (
     Freshness,
     FreshnessState,
@@ -24,12 +25,15 @@ from feature_platform.observability.freshness import (
 UNFINISHED_AFTER = timedelta(hours=2)
 """No run takes that long; its process is gone and its batches will never be published."""
 
+LATE_AFTER = timedelta(hours=2)
+"""A recomputation that is due begins within minutes, or when the backfill before it has ended."""
+
 UNSERVED_AFTER = timedelta(hours=2)
 """A sync follows a publish within minutes, or after the backfill that it belongs to. Freshness does not show a
 correction of old data that never reached a store."""
 
 
-KINDS = ("stale", "failing", "unfinished", "unserved", "lost")
+KINDS = ("stale", "failing", "unfinished", "unserved", "lost", "late", "held")
 """Of problems. Metrics show a zero for each, so that what is not wrong is not merely absent."""
 
 
@@ -75,6 +79,8 @@ def find_problems(ledger: Ledger, registry: FeatureRegistry, *, store: str, now:
         problems.append(_unfinished(view, ledger, now=now))
         problems.append(_unserved(view, ledger, store, now=now))
         problems.append(_lost(view, ledger, store))
+        problems.append(_late(view, ledger, now=now))
+        problems.append(_held(view, ledger.held(view.key)))
     return tuple(problem for problem in problems if problem is not None)
 
 
@@ -158,4 +164,43 @@ def _lost(view: FeatureView, ledger: Ledger, store: str) -> Problem | None:
         owner=view.owner,
         message=f"store {store} was {incident.loss.value} after {incident.since.isoformat()} and does not hold"
         f" {view.key} as the ledger says; `feature-platform sync {view.key}` builds it again",
+    )
+
+
+def _late(view: FeatureView, ledger: Ledger, *, now: datetime) -> Problem | None:
+    """Rows that came after the window of the view's policy, and recomputations that never began."""
+    found = [(late, judge(late, view.late_data)) for late in ledger.late_partitions(view.key)]
+    beyond = [late for late, state in found if state is LateState.BEYOND]
+    overdue = [late for late, state in found if state is LateState.DUE and now - late.found_at > LATE_AFTER]
+    if not beyond and not overdue:
+        return None
+    said = []
+    if beyond:
+        rows = sum(late.row_count for late in beyond)
+        said.append(
+            f"{rows} row(s) came more than {format_duration(view.late_data.window)} after the end of partitions that"
+            f" read them ({named([late.partition for late in beyond])}); nothing is recomputed by itself"
+        )
+    if overdue:
+        said.append(f"nothing recomputes {named([late.partition for late in overdue])}, though rows came too late")
+    return Problem(
+        kind="late",
+        subject=view.key,
+        severity="warn",
+        owner=view.owner,
+        message=f"{view.key}: {'; '.join(said)}; `feature-platform late {view.key}` says what to do",
+    )
+
+
+def _held(view: FeatureView, held: Sequence[HeldBatch]) -> Problem | None:
+    if not held:
+        return None
+    return Problem(
+        kind="held",
+        subject=view.key,
+        severity="warn",
+        owner=view.owner,
+        message=f"{view.key}: {named([one.batch.partition for one in held])} computed again for late rows, held since"
+        f" {format_duration(max(one.age for one in held))}; look with `feature-platform late diff {view.key}`, then"
+        f" `late approve` or `late reject`",
     )

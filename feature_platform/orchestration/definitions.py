@@ -24,6 +24,7 @@ from feature_platform.orchestration.auditing import (
 from feature_platform.orchestration.consumers import build_exposures, build_services
 from feature_platform.orchestration.feature_log import build_feature_log, build_feature_log_schedule
 from feature_platform.orchestration.feature_views import build_feature_view
+from feature_platform.orchestration.late_data import build_look_job, build_look_sensor, build_recompute_sensor
 from feature_platform.orchestration.schedules import build_schedules
 from feature_platform.orchestration.sensors import build_incident_sensor, build_store_sensor
 from feature_platform.orchestration.serving import build_online_asset, build_sync_sensor, served_views
@@ -50,6 +51,7 @@ def build_definitions(
     """
     audit_job = build_audit_job(registry)
     is_served = bool(served_views(registry))
+    look_job = build_look_job(settings, registry)
     own = dg.Definitions(
         assets=[
             *(
@@ -63,7 +65,7 @@ def build_definitions(
             *build_services(registry),
             *build_exposures(registry, manifest),
         ],
-        jobs=[audit_job, *(build_training_set_job(declared) for declared in registry.training_sets.values())],
+        jobs=[look_job, audit_job, *(build_training_set_job(declared) for declared in registry.training_sets.values())],
         schedules=[
             *build_schedules(registry),
             build_audit_schedule(audit_job),
@@ -73,6 +75,8 @@ def build_definitions(
             build_sync_sensor(registry),
             build_incident_sensor(settings, registry),
             build_store_sensor(settings, registry),
+            build_look_sensor(settings, registry, look_job),
+            build_recompute_sensor(settings, registry),
             build_audit_sensor(settings, registry, audit_job),
         ],
         executor=dg.in_process_executor,

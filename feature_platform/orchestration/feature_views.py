@@ -24,6 +24,7 @@ from feature_platform.orchestration import keys, metadata, timetable
 from feature_platform.orchestration.checks import check_results, check_specs
 from feature_platform.orchestration.connections import keep_connections
 from feature_platform.orchestration.failing import dagster_failures
+from feature_platform.orchestration.keys import HOLD_TAG
 from feature_platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -107,10 +108,12 @@ def _materialize(
                 view,
                 partitions,
                 run_id=context.run.run_id,
+                hold=HOLD_TAG in context.run.tags,
                 on_event=_log_events(context.log),
             )
         phases = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in result.seconds.items())
-        context.log.info(f"{view.key}: {result.row_count} rows published ({phases})")
+        done = "held for approval" if HOLD_TAG in context.run.tags else "published"
+        context.log.info(f"{view.key}: {result.row_count} rows {done} ({phases})")
     except dg.Failure as failure:
         return failure
     return None

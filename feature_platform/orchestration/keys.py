@@ -25,8 +25,12 @@ ONLINE_POOL = "online_store"
 
 VIEW_TAG = "feature_platform/view"
 PRIORITY_TAG = "dagster/priority"
+HOLD_TAG = "feature_platform/hold"
+"""On a run: its audited batches are kept for approval instead of being published (`late_data.policy: version`)."""
 SCHEDULED_PRIORITY = "10"
 """Runs of schedules overtake queued backfills; `tag_concurrency_limits` of `dagster/backfill` leaves them room."""
+LATE_PRIORITY = "-5"
+"""Recomputations for late rows wait for what is due, and for what people ask for."""
 AUDIT_PRIORITY = "-10"
 """An audit can wait for everything else."""
 

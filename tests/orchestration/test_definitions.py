@@ -220,6 +220,8 @@ def test_sensors_run_by_default(repository):
     assert {sensor.name: sensor.default_status for sensor in repository.sensor_defs} == {
         "audit_what_other_code_computed": dg.DefaultSensorStatus.RUNNING,
         "incidents": dg.DefaultSensorStatus.RUNNING,
+        "look_for_late_rows": dg.DefaultSensorStatus.RUNNING,
+        "recompute_late_partitions": dg.DefaultSensorStatus.RUNNING,
         "look_at_online_store": dg.DefaultSensorStatus.RUNNING,
         "sync_what_was_published": dg.DefaultSensorStatus.RUNNING,
     }

@@ -90,6 +90,7 @@ VERDICTS = {
     "user_spending": {"amount_3d": CLEAN, "events_since": LEAKS, "amount_relative": LEAKS, "visits_since": LEAKS},
     "user_days": {"events_of_day": LEAKS},
     "user_rank": {"share_of_run": LEAKS},
+    "user_sessions": {"events_3d": CLEAN, "returned_at": LEAKS},
     "user_segment": {"events_3d": UNKNOWN, "segment": UNKNOWN},
     "user_recency": {"hours_since": UNKNOWN},
     "user_files": {"events_and_files": UNKNOWN},

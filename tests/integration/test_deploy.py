@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from tiny_platform import TinyPlatform
 
+from feature_platform.declaration.lineage import load_lineage
 from feature_platform.errors import InvalidDeclarationsError, LockBusyError, NotDeployedError
 from feature_platform.lake import connect
 from feature_platform.ledger import Ledger, deployment_lock
@@ -45,6 +46,27 @@ def test_a_new_feature_is_appended_and_old_rows_read_as_null(tiny: TinyPlatform)
     assert any("new features: events_all" in change.what for change in result.changes)
     tiny.materialize("user_activity", "2024-01-03")
     assert [row[-1] for row in tiny.visible("user_activity")] == [None, 1]
+
+
+def test_columns_are_traced_to_sources_and_what_cannot_be_traced_is_left_out(tiny: TinyPlatform):
+    def traced() -> dict[str, dict[str, dict[str, tuple[str, ...]]]]:
+        return {key: dict(one.columns) for key, one in load_lineage(tiny.settings.manifest_path).items()}
+
+    events = "source.tiny.tiny.events"
+    before = traced()
+    assert before["user_activity@1"] == {
+        "user_id": {events: ("user_id",)},
+        "events_1d": {events: ("known_at",)},
+        "amount_3d": {events: ("amount",)},
+    }
+    tiny.edit("user_activity.sql", "from events\ngroup", "from events where )\ngroup")
+    said: list[str] = []
+    deploy(tiny.settings, progress=said.append)
+    assert [line.partition(":")[0] for line in said if "lineage" in line] == ["no column lineage of user_activity@1"]
+    assert traced() == {"user_pulse@1": before["user_pulse@1"]}
+    tiny.edit("user_activity.sql", "from events where )\ngroup", "from events\ngroup")
+    tiny.deploy()
+    assert traced() == before
 
 
 def test_incompatible_changes_are_refused_and_nothing_is_changed(tiny: TinyPlatform):

@@ -12,6 +12,7 @@
     ├── LedgerConflictError         the ledger refused a record that contradicts an earlier one
     ├── BatchRejectedError          rows of a batch break the contract of batches
     ├── ComputationError            the SQL of a feature view failed
+    ├── MemoryLimitError            DuckDB needed more memory than it is given
     ├── CheckFailedError            a blocking check failed; the batch stays unpublished
     ├── SourceNotReadyError         a source has not been loaded far enough yet          (Transient)
     ├── StoreUnavailableError       Valkey cannot be reached                             (Transient)
@@ -149,6 +150,10 @@ class BatchRejectedError(FeaturePlatformError):
 
 class ComputationError(FeaturePlatformError):
     """The SQL of a feature view failed; nothing of the run was written."""
+
+
+class MemoryLimitError(FeaturePlatformError):
+    """DuckDB needed more memory than it is given, and could not spill the rest; nothing was written."""
 
 
 class CheckFailedError(FeaturePlatformError):

@@ -10,17 +10,14 @@ from feature_platform.errors import (
     BatchRejectedError,
     ComputationError,
     FeaturePlatformError,
-    LakeConflictError,
-    LedgerUnavailableError,
     NotDeployedError,
 )
+from feature_platform.lake.failures import known_failure
 from feature_platform.materialization.dbt_run import Invocation
 
 # what the package's macros raise begins like this (feature_platform/dbt)
 _REJECTED = re.compile(r"feature_platform: batch rejected: (.*)", re.DOTALL)
 _NOT_DEPLOYED = re.compile(r"feature_platform: not deployed: (.*)", re.DOTALL)
-_CONFLICT = re.compile(r"Failed to commit DuckLake transaction|Transaction conflict", re.IGNORECASE)
-_NO_POSTGRES = re.compile(r"Unable to connect to Postgres|server closed the connection|terminating connection")
 
 
 def explain(view: FeatureView, outcome: Invocation, directory: Path) -> FeaturePlatformError:
@@ -37,12 +34,6 @@ def explain(view: FeatureView, outcome: Invocation, directory: Path) -> FeatureP
         return BatchRejectedError(
             f"{view.key} returns other columns than its contract says", found=message, hint=f"correct {view.sql_path}"
         )
-    if _CONFLICT.search(message):
-        return LakeConflictError(
-            f"the rows of {view.key} could not be committed", found=message, hint="try again; nothing was written"
-        )
-    if _NO_POSTGRES.search(message):
-        return LedgerUnavailableError(
-            "the lake catalog's Postgres failed during the run", found=message, hint="try again when it is back"
-        )
+    if known := known_failure(message, doing=f"computing {view.key}"):
+        return known
     return ComputationError(f"the SQL of {view.key} failed", found=message, hint=hint)

@@ -19,7 +19,9 @@ import psycopg2.errors
 
 from feature_platform.domain.windows import aware_utc
 from feature_platform.errors import LockBusyError, NotDeployedError, UnknownNameError, chosen_from
+from feature_platform.lake.failures import lake_errors
 from feature_platform.ledger import Ledger, deployment_lock
+from feature_platform.ledger.postgres import translated
 from feature_platform.reference.clock import ReferenceClock, fix_clock
 from feature_platform.reference.extract import parquet_file
 from feature_platform.reference.transform import SOURCES, ReferenceSource
@@ -93,6 +95,8 @@ def load_source(
         UnknownNameError: no such source.
         NotDeployedError: its table is missing.
         LockBusyError: another load of it, or a deploy, is going on.
+        LedgerUnavailableError: Postgres failed meanwhile.
+        LakeConflictError: other commits to the lake came first, again and again.
     """
     if source not in SOURCES:
         raise UnknownNameError(f"no reference source {source!r}", allowed=chosen_from(SOURCES))
@@ -100,7 +104,12 @@ def load_source(
     through = aware_utc(through, "through")
     clock = fix_clock(ledger, now=datetime.now(UTC))
     rows = parquet_file(declared, home)
-    with deployment_lock(ledger.connection, exclusive=False), _source_lock(ledger, source):
+    with (
+        translated(),
+        lake_errors(f"loading {declared.ledger_name}"),
+        deployment_lock(ledger.connection, exclusive=False),
+        _source_lock(ledger, source),
+    ):
         if not _exists(lake, declared):
             raise NotDeployedError(f"the lake has no table {SCHEMA}.{source}", hint="run `feature-platform up`")
         begin = _begin(ledger, declared.ledger_name, after=after)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -23,7 +23,6 @@ from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_view import FeatureView, OnlineTier
 from feature_platform.domain.serving_history import Asked, Sighting
 from feature_platform.errors import (
-    FeaturePlatformError,
     LedgerConflictError,
     NotDeployedError,
     RequestError,
@@ -31,6 +30,7 @@ from feature_platform.errors import (
     chosen_from,
 )
 from feature_platform.lake import connect
+from feature_platform.lake.failures import lake_errors
 from feature_platform.ledger import Ledger
 from feature_platform.online import functions
 from feature_platform.online.codec import Layout
@@ -222,7 +222,7 @@ class _Attempt:
         """Write all that the plan asserts; the newest event time of the state it reaches."""
         if not plan.active and plan.touched is None:
             return None
-        with self._open_lake() as lake:
+        with lake_errors(f"reading {self._view.key} for the online store"), self._open_lake() as lake:
             with closing(assertions(lake, self._view, plan)) as asserted:
                 self._send(asserted, counts)
             return newest_event(lake, self._view, plan)
@@ -255,7 +255,7 @@ class _Attempt:
         plan = plans.plan_sync(0, 0, published=(), superseded=(), active=active)
         if not plan.active:
             return None
-        with self._open_lake() as lake:
+        with lake_errors(f"reading {self._view.key} for the online store"), self._open_lake() as lake:
             return newest_event(lake, self._view, plan)
 
     def _result(self, start: int, head: int, counts: _Counts, newest: datetime | None) -> SyncResult:
@@ -324,7 +324,8 @@ def assertions(lake: duckdb.DuckDBPyConnection, view: FeatureView, plan: plans.S
         for batch in _stream(lake, view, plans.read_absent(view)):
             yield Assertion(frames=encode_absent(view, plan.to_position, batch), absent=True, total=total)
     finally:
-        lake.execute("rollback")
+        with suppress(duckdb.Error):  # what failed before says more; left open it would end the process at the close
+            lake.execute("rollback")
 
 
 def newest_event(lake: duckdb.DuckDBPyConnection, view: FeatureView, plan: plans.SyncPlan) -> datetime | None:
@@ -350,5 +351,3 @@ def _run(lake: duckdb.DuckDBPyConnection, view: FeatureView, statement: plans.St
             found=str(error).splitlines()[0],
             hint="run `feature-platform deploy`",
         ) from error
-    except duckdb.Error as error:
-        raise FeaturePlatformError(f"reading feature view {view.key} from the lake failed", found=str(error)) from error

@@ -7,6 +7,7 @@ the UI's own code and gives back the page it made.
 from __future__ import annotations
 
 import html
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import browser
 import pytest
 from tiny_platform import TinyPlatform
 
@@ -35,11 +37,11 @@ BROWSER_FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--window-size=1500,2500",
-    "--virtual-time-budget=40000",
 )
+DRAWING = ("--window-size=1500,2500", "--virtual-time-budget=40000")
 VIEW = "user_activity"
 DAYS = ("2024-01-02", "2024-01-03", "2024-01-04")
+CLICKED, CLICKED_RANGE = "2024-01-05", ("2024-01-06", "2024-01-07", "2024-01-08")
 BACKFILL = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
@@ -77,8 +79,9 @@ def stack() -> Iterator[Stack]:
         tiny = TinyPlatform.create(Settings.from_env(environ | connections), directory)
         shutil.copytree(PROJECT / "dagster_home", directory / "project" / "dagster_home")
         shutil.copy(PROJECT / "workspace.yaml", directory / "project")
-        tiny.add_events(*((user, 10.0 * user, f"{day} 09:00") for user in (1, 2, 3) for day in DAYS))
-        tiny.load_through("2024-01-06")
+        days = (*DAYS, CLICKED, *CLICKED_RANGE)
+        tiny.add_events(*((user, 10.0 * user, f"{day} 09:00") for user in (1, 2, 3) for day in days))
+        tiny.load_through("2024-01-10")
         said = command(environ, "up")
         url = re.search(r"http://localhost:\d+", said)
         assert url, said
@@ -106,13 +109,18 @@ def backfill(stack: Stack) -> str:
 
 
 @pytest.fixture
-def browse(stack: Stack, tmp_path: Path) -> Callable[[str], str]:
+def chromium() -> str:
+    found = shutil.which("chromium")
+    assert found, "these tests need Chromium: apt-get install chromium"
+    return found
+
+
+@pytest.fixture
+def browse(stack: Stack, chromium: str, tmp_path: Path) -> Callable[[str], str]:
     """The text of a page, as the browser has drawn it."""
-    chromium = shutil.which("chromium")
-    assert chromium, "these tests need Chromium: apt-get install chromium"
 
     def look(path: str) -> str:
-        flags = [*BROWSER_FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+        flags = [*BROWSER_FLAGS, *DRAWING, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
         answer = subprocess.run(
             [chromium, *flags, stack.url + path], capture_output=True, text=True, check=True, timeout=300
         )
@@ -159,3 +167,39 @@ def test_a_backfill_shows_its_partitions_and_the_sync_that_followed(browse, back
 def test_the_automation_page_shows_schedules_and_sensors(browse) -> None:
     page = browse("/automation")
     assert_shown(page, "daily_features_after_30_min", "incidents", "sync_what_was_published")
+
+
+@pytest.mark.parametrize(
+    ("days", "button"),
+    [((CLICKED,), "Launch 1 run"), (CLICKED_RANGE, "Launch backfill")],
+    ids=["materialize", "backfill"],
+)
+def test_partitions_launched_by_clicks_are_published_and_served(
+    stack: Stack, chromium: str, tmp_path: Path, days: tuple[str, ...], button: str
+) -> None:
+    with browser.running(chromium, tmp_path / "profile", *BROWSER_FLAGS) as page:
+        page.open(f"{stack.url}/assets/{VIEW}")
+        page.click("Materialize…")
+        page.click("Show all partitions")  # it offers those of the last 90 days
+        page.click(None, selector="input[placeholder^='ex: ']")
+        page.write(days[0] if len(days) == 1 else f"[{days[0]}...{days[-1]}]")
+        page.click(button)
+        assert wait_until(lambda: published(stack, days), seconds=300), page.text()
+    assert wait_until(lambda: served(stack), seconds=300)
+
+
+def published(stack: Stack, days: tuple[str, ...]) -> bool:
+    batches = json.loads(stack.command("ledger", "batches", "--limit", "100", "--json"))
+    states = {
+        one["history"]["batch"]["partition"]["start"][:10]: one["state"]
+        for one in batches
+        if one["history"]["batch"]["view"] == f"{VIEW}@1"
+    }
+    return all(states.get(day) == "published" for day in days)
+
+
+def served(stack: Stack) -> bool:
+    """Whether a sync has followed: nothing is left to do."""
+    views = json.loads(stack.command("status", "--json"))["views"]
+    (view,) = (one for one in views if one["view"] == f"{VIEW}@1")
+    return bool(view["waiting"] == 0)

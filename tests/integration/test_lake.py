@@ -6,16 +6,18 @@ import multiprocessing
 import shutil
 import socket
 import traceback
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+import psycopg2
 import pytest
 
-from feature_platform.errors import LedgerUnavailableError, NotDeployedError
+from feature_platform.errors import FeaturePlatformError, LedgerUnavailableError, MemoryLimitError, NotDeployedError
 from feature_platform.lake import connect, extension_directory, scratch_directory
 from feature_platform.lake.extensions import EXTENSIONS, wheel_file
+from feature_platform.lake.failures import lake_errors
 from feature_platform.lake.scratch import remove_stale
 from feature_platform.settings import Settings
 
@@ -66,6 +68,40 @@ def test_rows_survive_and_readers_cannot_write(place):
 def test_reader_of_a_lake_that_does_not_exist(place):
     with pytest.raises(NotDeployedError, match="no catalog"):
         connect(place, read_only=True)
+
+
+def test_what_ends_the_catalogs_connections_in_the_middle_is_transient(place):
+    with closing(connect(place)) as lake:
+        lake.execute("create table t as select range as i from range(100)")
+        lake.execute("create table u as select range as i from range(100)")
+    with closing(connect(place, read_only=True)) as lake:
+        lake.execute("begin")
+        lake.execute("select sum(i) from t")
+        with closing(psycopg2.connect(place.lake_catalog)) as other, other.cursor() as cursor:
+            cursor.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and pid <> pg_backend_pid()"
+            )
+        failed = pytest.raises(LedgerUnavailableError, match="reading u: the lake catalog's Postgres failed")
+        with failed, lake_errors("reading u"):
+            lake.execute("select sum(i) from u")
+        with suppress(duckdb.Error):  # left open, it would end the process when the connection is closed
+            lake.execute("rollback")
+
+
+def test_a_query_that_needs_more_memory_says_what_to_set(place):
+    with closing(connect(replace(place, duckdb_memory="20MB"))) as lake:
+        lake.execute("set temp_directory = ''")
+        with pytest.raises(MemoryLimitError) as caught, lake_errors("reading t"):
+            lake.execute("create temp table wide as select i, hash(i)::varchar as h from range(8000000) as r(i)")
+    assert "FEATURE_PLATFORM_DUCKDB_MEMORY" in caught.value.hint
+
+
+def test_any_other_failure_is_not_said_to_pass(place):
+    failed = pytest.raises(FeaturePlatformError, match="reading t failed")
+    with closing(connect(place)) as lake, failed as caught, lake_errors("reading t"):
+        lake.execute("select (select i from range(2) as r(i))")
+    assert type(caught.value) is FeaturePlatformError
 
 
 def test_unreachable_catalog_is_transient_and_tells_no_password(place):

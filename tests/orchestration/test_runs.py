@@ -7,15 +7,17 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
+from dagster._core.test_utils import create_run_for_test
 
 import feature_platform.sync
 from feature_platform.domain.batch import Measured
 from feature_platform.domain.feature_view import Expectation
-from feature_platform.domain.windows import parse_partition_key
+from feature_platform.domain.windows import parse_partition_key, partition_starting
 from feature_platform.ledger import Ledger
 from feature_platform.offline import FeatureStore
 from feature_platform.online import FeatureClient, LogSettings
 from feature_platform.orchestration import build_definitions, keys
+from feature_platform.orchestration.dead_runs import give_up_batches_of_dead_runs
 
 VIEW = "carrier_delays"
 NO_TESTS = {"nodes": {}}  # a manifest in which Dagster sees no data tests
@@ -217,3 +219,23 @@ def test_what_was_served_is_drained_when_there_is_something(run_job, platform, d
         "requests": 1, "rows": 2, "lost": 0
     }  # fmt: skip
     assert tick().skip_message == "nothing was logged"
+
+
+def test_only_batches_of_runs_that_are_over_are_given_up(ledger, registry):
+    view = registry.view("route_delays")
+    with dg.DagsterInstance.ephemeral() as instance:
+        runs = {
+            status: create_run_for_test(instance, status=status).run_id
+            for status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED)
+        }
+        days = iter(partition_starting(view.begin + timedelta(days=n), view.grain) for n in range(4))
+        dead = ledger.open_batches(view, [next(days), next(days)], run_id=runs[dg.DagsterRunStatus.FAILURE])
+        alive = ledger.open_batches(view, [next(days)], run_id=runs[dg.DagsterRunStatus.STARTED])
+        unknown = ledger.open_batches(view, [next(days)], run_id="by hand")
+        assert give_up_batches_of_dead_runs(ledger, instance) == 2
+        assert give_up_batches_of_dead_runs(ledger, instance) == 0
+        assert {one.batch.batch_id for one in ledger.unfinished()} == {b.batch_id for b in (*alive, *unknown)}
+        (first, _) = ledger.batches(view.key, run_id=runs[dg.DagsterRunStatus.FAILURE])
+        assert first.failure == "its run ended as failure and left it unfinished"
+        assert first.batch.batch_id in {batch.batch_id for batch in dead}
+        ledger.record_failed([b.batch_id for b in (*alive, *unknown)], "end of the test")

@@ -84,7 +84,7 @@ def skew(request_id: str | None, since: datetime | None, until: datetime | None,
 def _print(report: SkewReport) -> None:
     click.echo(f"{report.requests} requests of store {report.store}")
     print_table(
-        ("view", "rows", "compared", "status", "account", "judged", "differing", "causes"),
+        ("view", "rows", "compared", "status", "account", "judged", "differing", "causes", "basis of the account"),
         (
             (
                 view.view,
@@ -94,7 +94,8 @@ def _print(report: SkewReport) -> None:
                 account.mode,
                 str(account.judged),
                 f"{account.differing} ({account.differing / account.judged:.1%})" if account.judged else "-",
-                account.unavailable or "\n".join(f"{count} {cause}" for cause, count in account.causes.items()),
+                "\n".join(f"{count} {cause}" for cause, count in account.causes.items()),
+                account.basis,
             )
             for view in report.views
             for account in view.accounts

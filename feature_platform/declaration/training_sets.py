@@ -13,7 +13,7 @@ from feature_platform.domain.training_set import MODES, DeclaredTrainingSet
 from feature_platform.errors import chosen_from
 
 SECTION = "meta.training_sets"
-KEYS = ("description", "full_feature_names", "labels", "mode", "timestamp_column")
+KEYS = ("description", "full_feature_names", "labels", "mode", "provenance", "store", "timestamp_column")
 # as `offline.sets.manifest.parse_name`, in lower case like every declared name
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
 
@@ -97,7 +97,9 @@ def _arguments(section: Section) -> dict[str, Any]:
         arguments["mode"] = section.choice("mode", MODES, MODES[0])
     for key, kind, allowed in (
         ("timestamp_column", str, "the name of the labels' column that holds their time"),
+        ("store", str, "the name of an online store"),
         ("full_feature_names", bool, "true or false"),
+        ("provenance", bool, "true or false"),
     ):
         value = section.values.get(key)
         if isinstance(value, kind):

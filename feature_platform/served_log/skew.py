@@ -83,8 +83,8 @@ class Account:
     """Of `modelled`: rows per cause."""
     features: tuple[FeatureSkew, ...]
     """Those that differ."""
-    unavailable: str
-    """Why there is no such account, e.g. of a view that is not served any more; empty if there is one."""
+    basis: str
+    """How far the account can be vouched for, in words; or why there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +194,7 @@ def _account(
             facts = features.facts
             features.to_parquet(path)
     except RequestError as error:
-        return Account(mode=mode.value, judged=0, differing=0, causes={}, features=(), unavailable=str(error))
+        return Account(mode=mode.value, judged=0, differing=0, causes={}, features=(), basis=str(error))
     names = [column.name for column in facts.features]
     described = connection.execute(f"describe select * from {read_parquet(path)}").fetchall()
     origins = {row[0].rpartition("__")[2]: row[0] for row in described if row[0] not in {*facts.label_columns, *names}}
@@ -218,7 +218,7 @@ def _account(
         differing=differing,
         causes={Cause[name].value: count for name, count in causes.items()},
         features=tuple(_features(connection, view, names)) if differing else (),
-        unavailable="",
+        basis=str(facts.provenance[view.key]),
     )
 
 

@@ -112,14 +112,15 @@ def test_a_service_selects_in_the_order_of_its_dependencies() -> None:
 
 def test_a_training_set_has_labels_and_only_the_arguments_that_are_declared() -> None:
     content = manifest()
-    _sets(mine={"labels": "stg_flights", "mode": "modelled", "description": "d"}, bare={"labels": "stg_flights"})(
-        content
-    )
+    _sets(
+        mine={"labels": "stg_flights", "mode": "served", "store": "eu", "description": "d"},
+        bare={"labels": "stg_flights"},
+    )(content)
     registry = parse_manifest(content)
     declared = registry.training_set("mine")
     assert (declared.labels, declared.labels_id) == (("staging", "stg_flights"), STAGING)
     assert (declared.service, declared.source_ids) == (registry.services["departure_delay"], (FLIGHTS,))
-    assert (declared.arguments, registry.training_sets["bare"].arguments) == ({"mode": "modelled"}, {})
+    assert (declared.arguments, registry.training_sets["bare"].arguments) == ({"mode": "served", "store": "eu"}, {})
     with pytest.raises(UnknownNameError, match="did you mean `mine`"):
         registry.training_set("mines")
 

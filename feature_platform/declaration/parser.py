@@ -14,6 +14,7 @@ from feature_platform.declaration.manifest import Manifest, Node, load_manifest,
 from feature_platform.declaration.owners import parse_groups
 from feature_platform.declaration.registry import FeatureRegistry
 from feature_platform.declaration.services import parse_service
+from feature_platform.declaration.singular_tests import check_singular_tests
 from feature_platform.declaration.sources import parse_source
 from feature_platform.declaration.training_sets import parse_training_sets
 from feature_platform.declaration.views import Project, check_undeclared, declared_section, label, parse_view
@@ -57,6 +58,7 @@ def parse_manifest(content: Mapping[str, Any]) -> FeatureRegistry:
     views = _unique(by_id.values(), reporter)
     latest = _latest(declared, reporter)
     _check_entities(by_id.values(), reporter)
+    check_singular_tests(manifest, project.view_names, reporter)
     services: dict[str, FeatureService] = {}
     training_sets: dict[str, DeclaredTrainingSet] = {}
     for _, exposure in sorted(manifest.exposures.items()):

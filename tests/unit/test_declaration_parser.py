@@ -464,3 +464,27 @@ def test_loading_says_what_is_wrong_with_the_file(tmp_path: Path) -> None:
         load_registry(path)
     path.write_text(json.dumps(manifest()))
     assert set(load_registry(path).views) == {"carrier_delays@1", "airport_weather@1"}
+
+
+def singular_test(name: str, *, macros: list[str], parent: str = DELAYS) -> dict[str, Any]:
+    return {
+        "unique_id": f"test.flights.{name}",
+        "name": name,
+        "resource_type": "test",
+        "original_file_path": f"tests/{name}.sql",
+        "depends_on": {"macros": macros, "nodes": [parent]},
+    }
+
+
+def test_a_singular_test_that_reads_all_of_a_view_is_refused() -> None:
+    content = manifest()
+    for test in (
+        singular_test("of_everything", macros=["macro.dbt.ref"]),
+        singular_test("of_the_batch", macros=["macro.feature_platform.this_batch"]),
+        singular_test("of_something_else", macros=[], parent=STAGING),
+    ):
+        content["nodes"][test["unique_id"]] = test
+    (found,) = findings(content)
+    assert (found.file, found.node) == ("tests/of_everything.sql", "test of_everything")
+    assert "judges all rows of" in found.problem
+    assert "this_batch" in found.hint

@@ -22,7 +22,6 @@ from feature_platform.settings import PREFIX, Settings
 PROJECT = Path(__file__).parents[2]
 LOADED_LAZILY = (
     "dbt",
-    "dagster_dbt",
     "duckdb",
     "great_expectations",
     "pandas",

@@ -224,7 +224,8 @@ class DagsterClient:
         """Why runs of a backfill failed; the first few."""
         if progress.error:
             yield progress.error
-        failed = [run_id for run_id, status in progress.runs.items() if status == "FAILURE"]
+        # the backfill may be over before its last run is marked: its steps have failed already
+        failed = [run_id for run_id, status in progress.runs.items() if status not in ("SUCCESS", "CANCELED")]
         for run_id in failed[:_REASONS]:
             yield from self.run_failures(run_id)
         if len(failed) > _REASONS:

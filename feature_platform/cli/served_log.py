@@ -82,7 +82,7 @@ def skew(request_id: str | None, since: datetime | None, until: datetime | None,
 
 
 def _print(report: SkewReport) -> None:
-    click.echo(f"{report.requests} requests of store {report.store}")
+    click.echo(f"{report.requests} request{'' if report.requests == 1 else 's'} of store {report.store}")
     print_table(
         ("view", "rows", "compared", "status", "account", "judged", "differing", "causes", "basis of the account"),
         (

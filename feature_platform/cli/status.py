@@ -26,6 +26,9 @@ from feature_platform.errors import (
 from feature_platform.local import ServiceStatus
 from feature_platform.settings import Settings
 
+_LATE_TO_DO = ("due", "running", "failed", "held", "beyond")
+"""States of late partitions that somebody or something still has to end."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewStatus:
@@ -46,6 +49,8 @@ class ViewStatus:
     waiting: int
     """Publishes that the online store has not got yet."""
     unfinished: int
+    late: dict[str, int]
+    """Partitions that rows came too late for, by what is to happen with them; `feature-platform late` says which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +96,7 @@ def _report(*, now: datetime) -> Report:
 
 def _read(here: Settings, *, now: datetime) -> tuple[tuple[ViewStatus, ...], tuple[dict[str, str], ...]]:
     from feature_platform.declaration import load_registry
+    from feature_platform.late_data import partitions_by_state
     from feature_platform.ledger import Ledger
     from feature_platform.observability import find_problems, freshness_of
 
@@ -116,6 +122,7 @@ def _read(here: Settings, *, now: datetime) -> tuple[tuple[ViewStatus, ...], tup
                     rows=sum(batch.row_count for batch in active),
                     waiting=ledger.head(view.key) - ledger.synced_position(view.key, here.store) if served else 0,
                     unfinished=len(ledger.unfinished(view.key)),
+                    late=partitions_by_state(ledger, view),
                 )
             )
         problems = tuple(
@@ -174,6 +181,7 @@ def _views_table(views: Sequence[ViewStatus]) -> Any:
     for view in views:
         todo = [f"{view.waiting} to sync"] if view.waiting else []
         todo += [f"{view.unfinished} unfinished"] if view.unfinished else []
+        todo += [f"{count} late, {state}" for state, count in view.late.items() if state in _LATE_TO_DO]
         table.add_row(
             view.view,
             view.state,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from feature_platform.late_data.chain import Interval, next_interval, readers, scannable, sources_behind
-from feature_platform.late_data.preview import LateEntry, LateReport, SourceLateness, preview
+from feature_platform.late_data.preview import LateEntry, LateReport, SourceLateness, partitions_by_state, preview
 
 if TYPE_CHECKING:
     from feature_platform.late_data.comparing import BatchDifference, compare_batches
@@ -23,6 +23,7 @@ __all__ = [
     "SourceLateness",
     "compare_batches",
     "next_interval",
+    "partitions_by_state",
     "preview",
     "readers",
     "scan",

@@ -5,7 +5,7 @@ Rule: pure numbers under stable names, so that the command line, the UI and an e
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -90,9 +90,11 @@ class LateReport:
     sources: tuple[SourceLateness, ...]
     entries: tuple[LateEntry, ...]
 
-    def partitions_by_state(self, view: str) -> dict[str, int]:
-        """How many partitions of a view are in which state; none that is zero."""
-        return {entry.state.value: len(entry.partitions) for entry in self.entries if entry.view == view}
+
+def partitions_by_state(ledger: Ledger, view: FeatureView) -> dict[str, int]:
+    """How many late partitions of a view are in which state; none that is zero."""
+    found = Counter(judge(late, view.late_data) for late in ledger.late_partitions(view.key))
+    return {state.value: found[state] for state in LateState if found[state]}
 
 
 def preview(ledger: Ledger, registry: FeatureRegistry, views: Sequence[FeatureView] | None = None) -> LateReport:

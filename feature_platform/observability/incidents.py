@@ -15,9 +15,7 @@ from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.feature_view import Owner
 from feature_platform.ledger import Incident, Ledger
 from feature_platform.observability.notifying import Notice, notify
-from feature_platform.observability.problems import Problem, find_problems
-
-KINDS = ("stale", "failing", "unfinished", "unserved", "lost")
+from feature_platform.observability.problems import KINDS, Problem, find_problems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ no alert. Names and labels are a promise: docs/reference/metrics.md.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
@@ -16,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.domain.late_data import LateState, judge
 from feature_platform.ledger import Ledger
 from feature_platform.observability.freshness import newest_event
 from feature_platform.observability.problems import KINDS, Problem, find_problems, served_facts
@@ -44,6 +46,7 @@ def ledger_metrics(ledger: Ledger, registry: FeatureRegistry, *, store: str, now
     )
     yield from _holdings(active)
     yield from _totals(ledger)
+    yield from _late(ledger, registry)
     yield from _problems(views, find_problems(ledger, registry, store=store, now=now), store=store)
     yield _gauge(
         "source_loaded_through_timestamp_seconds",
@@ -197,6 +200,43 @@ def _totals(ledger: Ledger) -> Iterator[Metric]:
         ("sync_seconds", "Seconds that syncs took", "seconds"),
     ):
         yield _counter(name, help_, ("view", "store"), [((one.view, one.store), getattr(one, field)) for one in syncs])
+
+
+def _late(ledger: Ledger, registry: FeatureRegistry) -> Iterator[Metric]:
+    views = tuple(registry.views.values())
+    states = {
+        view.key: Counter(judge(late, view.late_data) for late in ledger.late_partitions(view.key)) for view in views
+    }
+    yield _gauge(
+        "view_late_partitions",
+        "Partitions that rows came too late for, by what is to happen with them",
+        ("view", "state"),
+        [((view, state.value), counts[state]) for view, counts in states.items() for state in LateState],
+    )
+    yield _counter(
+        "view_late_rows",
+        "Source rows that came too late for at least one computed partition",
+        ("view",),
+        [((view.key,), ledger.late_totals(view.key)[0]) for view in views],
+    )
+    looks = {source: look for source in registry.sources for look in ledger.scans(source, limit=1)}
+    yield _gauge(
+        "source_looked_through_timestamp_seconds",
+        "Up to which arrival instant late rows were looked for",
+        ("source",),
+        [((source,), look.arrived_through.timestamp()) for source, look in looks.items()],
+    )
+    yield _gauge(
+        "source_arrival_lag_seconds",
+        "From event time to arrival, of the rows of the last look; the quantile 1 is the longest",
+        ("source", "quantile"),
+        [
+            ((source, quantile), lag.total_seconds())
+            for source, look in looks.items()
+            if (lags := look.lags)
+            for quantile, lag in (("0.5", lags.p50), ("0.9", lags.p90), ("0.99", lags.p99), ("1", lags.longest))
+        ],
+    )
 
 
 def _problems(views: Sequence[FeatureView], found: Sequence[Problem], *, store: str) -> Iterator[Metric]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
@@ -13,10 +14,12 @@ from click.testing import CliRunner, Result
 from tiny_platform import TinyPlatform, instant
 
 from feature_platform.cli.late import late as late_command
+from feature_platform.cli.status import _read as read_status
 from feature_platform.declaration.manifest import load_manifest
 from feature_platform.errors import UnknownNameError
 from feature_platform.ledger import Ledger
-from feature_platform.observability import find_problems
+from feature_platform.observability import find_problems, watch
+from feature_platform.observability.metrics import ledger_metrics
 from feature_platform.orchestration import build_definitions, keys
 from feature_platform.orchestration.late_data import (
     RANGE_TAGS,
@@ -26,6 +29,7 @@ from feature_platform.orchestration.late_data import (
 )
 from feature_platform.settings import PREFIX
 
+LOG = logging.getLogger("test_late_data_policies")
 VIEW = "user_activity@1"
 DAYS = ("2024-01-02", "2024-01-03", "2024-01-04")
 
@@ -70,6 +74,26 @@ class Stack:
         with Ledger.connect(self.settings.ledger_url) as ledger:
             found = find_problems(ledger, self.registry, store="default", now=now or datetime.now(UTC))
         return {one.kind: one.message for one in found if one.view == VIEW}
+
+    def watch(self) -> tuple[int, int]:
+        """One tick of the sensor `incidents`: how many it told of, and how many it told are over."""
+        with Ledger.connect(self.settings.ledger_url) as ledger:
+            told = watch(ledger, self.registry, store="default", now=datetime.now(UTC), log=lambda: LOG, environ={})
+        return told.opened, told.resolved
+
+    def numbers(self) -> dict[str, int]:
+        """What `feature-platform status --json` says of the view."""
+        views, _ = read_status(self.settings, now=datetime.now(UTC))
+        (late,) = [one.late for one in views if one.view == VIEW]
+        return late
+
+    def metric(self, name: str, **labels: str) -> float:
+        """What the exporter says."""
+        with Ledger.connect(self.settings.ledger_url) as ledger:
+            families = list(ledger_metrics(ledger, self.registry, store="default", now=datetime.now(UTC)))
+        samples = [sample for family in families for sample in family.samples]
+        (value,) = [one.value for one in samples if one.name == f"feature_platform_{name}" and one.labels == labels]
+        return value
 
     @property
     def values(self) -> dict[tuple[int, str], object]:
@@ -125,6 +149,11 @@ def test_recompute_asks_for_just_the_late_partitions_once_and_publishes_them(sta
     assert entry["services"] == ["tiny_model"]
     assert "3 partition(s) due" in command("user_activity").output
 
+    assert stack.numbers() == {"due": 3}
+    assert stack.metric("view_late_rows_total", view=VIEW) == 1
+    assert stack.metric("view_late_partitions", view=VIEW, state="due") == 3
+    assert stack.metric("source_arrival_lag_seconds", source="tiny.events", quantile="1") == 6.5 * 86400
+
     (request,) = stack.asked()
     assert [request.tags[tag] for tag in RANGE_TAGS] == [DAYS[0], DAYS[-1]]
     assert request.tags[keys.PRIORITY_TAG] == "-5"
@@ -140,11 +169,14 @@ def test_recompute_asks_for_just_the_late_partitions_once_and_publishes_them(sta
     assert stack.run(request).success
     assert stack.values[7, "01-03"] == 1
     assert stack.asked() == []
+    assert stack.numbers() == {}
+    assert stack.metric("view_late_partitions", view=VIEW, state="due") == 0
     assert "nothing is late" in command().output
 
 
 def test_version_holds_what_it_computed_until_somebody_approves(stack, command):
     stack = stack("version")
+    stack.watch()
     stack.arrive((2, 9.0, "2024-01-04 23:00"), at="2024-01-06 00:00")
     stack.look()
     (request,) = stack.asked()
@@ -154,6 +186,7 @@ def test_version_holds_what_it_computed_until_somebody_approves(stack, command):
     assert stack.values[2, "01-05"] == 1, "the old batch goes on"
     assert stack.asked() == []
     assert "held since" in stack.problems()["held"]
+    assert [stack.watch(), stack.watch()] == [(1, 0), (0, 0)], "told once"
     assert "unfinished" not in stack.problems(datetime.now(UTC) + timedelta(hours=5))
     assert "late approve" in command("user_activity").output
 
@@ -167,6 +200,7 @@ def test_version_holds_what_it_computed_until_somebody_approves(stack, command):
         ledger.approve(ledger.waiting(VIEW))  # the command also syncs, and there is no store here
     assert stack.values[2, "01-05"] == 2
     assert {"held", "late"} & stack.problems().keys() == set()
+    assert [stack.watch(), stack.watch()] == [(0, 1), (0, 0)], "and once that it is over"
 
 
 def test_what_is_rejected_is_not_computed_again_for_the_same_rows(stack, command):
@@ -188,6 +222,7 @@ def test_what_is_rejected_is_not_computed_again_for_the_same_rows(stack, command
 
 def test_ignore_records_and_beyond_the_window_is_told(stack, command):
     stack = stack("ignore")
+    stack.watch()
     stack.arrive((2, 9.0, "2024-01-04 23:00"), at="2024-01-06 00:00")
     stack.look()
     assert stack.asked() == []
@@ -200,6 +235,7 @@ def test_ignore_records_and_beyond_the_window_is_told(stack, command):
     assert "2024-01-04" in told
     assert "nothing is recomputed by itself" in told
     assert "feature-platform late user_activity@1" in told
+    assert [stack.watch(), stack.watch()] == [(1, 0), (0, 0)], "told once"
 
 
 def test_what_is_already_running_is_not_asked_for(stack):

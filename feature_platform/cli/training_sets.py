@@ -54,6 +54,11 @@ def training_set() -> None:
 @click.option(
     "--provenance", is_flag=True, help="Add per view where its values come from: <view>__provenance, __batch, …"
 )
+@click.option(
+    "--outages",
+    help="as_recorded: labels in a store's outage are answered by the service's `outage` policy. never_happened: they"
+    " are modelled. (default: unknown where the store is asked, else as if none had been)",
+)
 @click.option("--timestamp-column", help="Column of the labels' time.  [default: event_timestamp]")
 @click.option("--full-feature-names", is_flag=True, help="Name columns <view>__<feature>.")
 @click.option("--at-sequence", type=int, help="Answer as of this ledger sequence (default: now).")

@@ -9,12 +9,12 @@ from feature_platform.declaration.findings import Reporter, Section, did_you_mea
 from feature_platform.declaration.manifest import Manifest, Node, meta_of, parents, yaml_path
 from feature_platform.declaration.owners import parse_owner
 from feature_platform.domain.durations import LATENCY_ALLOWED, parse_latency
-from feature_platform.domain.feature_service import FeatureService, ViewSelection
+from feature_platform.domain.feature_service import FeatureService, OutagePolicy, ViewSelection
 from feature_platform.domain.feature_view import FeatureView, OnlineTier, Owner
 from feature_platform.errors import chosen_from
 
 SECTION = "meta.feature_service"
-KEYS = ("batch_size", "features", "freshness", "latency_budget")
+KEYS = ("batch_size", "features", "freshness", "latency_budget", "outage")
 ALL = "all"
 
 
@@ -46,6 +46,7 @@ def parse_service(
         freshness=section.duration("freshness", positive=True),
         unique_id=str(node.get("unique_id")),
         path=yaml_path(node),
+        outage=OutagePolicy(section.choice("outage", OutagePolicy, OutagePolicy.NULL)),
     )
 
 

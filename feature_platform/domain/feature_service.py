@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -25,6 +26,17 @@ class ViewSelection:
         return f"{self.view}@{self.version}"
 
 
+class OutagePolicy(enum.StrEnum):
+    """What a model's caller does while the online store is lost, for training sets that replay an outage."""
+
+    NULL = "null"
+    """It is given nothing."""
+    STALE = "stale"
+    """It goes on with the last values from before, until they reach their ttl."""
+    EXCLUDE = "exclude"
+    """It makes no prediction, so there is no label."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureService:
     """What one model reads, who owns that model, and the needs it declares."""
@@ -40,3 +52,4 @@ class FeatureService:
     """Oldest value the service can use, as declared."""
     unique_id: str
     path: str
+    outage: OutagePolicy = OutagePolicy.NULL

@@ -171,6 +171,22 @@ class ServedHistory:
         """After this instant nothing is known yet; None if nothing is."""
         return self.known[-1].until if self.known else None
 
+    @property
+    def outages(self) -> tuple[tuple[datetime, datetime | None], ...]:
+        """The incidents as stretches without overlaps: known at the first instant, known again at the second."""
+        merged: list[tuple[datetime, datetime | None]] = []
+        for one in sorted(self.incidents, key=lambda incident: incident.since):
+            since, until = merged[-1] if merged else (None, None)
+            if since is not None and (until is None or one.since < until):
+                merged[-1] = (since, None if until is None or one.until is None else max(until, one.until))
+            else:
+                merged.append((one.since, one.until))
+        return tuple(merged)
+
+    def outage_at(self, instant: datetime) -> tuple[datetime, datetime | None] | None:
+        """The outage an instant falls into."""
+        return next((o for o in self.outages if o[0] < instant and (o[1] is None or instant < o[1])), None)
+
     def settled_from(self, position: int) -> datetime | None:
         """From when on all that the view's first so many publishes say was in the store; None if it is not yet."""
         index = bisect_left(self._positions, position)

@@ -15,12 +15,13 @@ import duckdb
 import pyarrow as pa
 
 from feature_platform.domain.batch import PublishedBatch
+from feature_platform.domain.feature_service import OutagePolicy
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
 from feature_platform.domain.serving_history import ServedHistory
 from feature_platform.lake.sql import BATCH_ID, batches_table, quote_literal
 from feature_platform.lake.sql import quote_identifier as quote
+from feature_platform.offline import outages, served
 from feature_platform.offline import point_in_time as pit
-from feature_platform.offline import served
 from feature_platform.offline.labels import Labels
 from feature_platform.offline.output import Origin
 from feature_platform.offline.provenance import Provenance, ProvenanceCounts
@@ -54,6 +55,8 @@ class Question:
     """Name of the table to make."""
     has_origins: bool
     """Whether the answer must be able to say where its values come from."""
+    outages: pit.Outages | None = None
+    outage_policy: OutagePolicy = OutagePolicy.NULL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,8 @@ class Answer:
     """The batches that any label could see."""
     counts: ProvenanceCounts
     origins: tuple[Origin, ...]
+    excluding: str | None
+    """Table of labels that are marked if they fall into an outage; those are left out of the training set."""
 
 
 def answer_view(connection: duckdb.DuckDBPyConnection, question: Question, evidence: Evidence) -> Answer:
@@ -87,34 +92,113 @@ class _Answering:
         self._has_moments = False
         labels = question.labels
         self._oldest, self._newest = labels.oldest or _NEVER, labels.newest or _NEVER
+        self._marked: str | None = None
         self._served_since = self._begin_of_served()
 
     def answer(self) -> Answer:
         """Run both parts; the table holds the labels that have a value."""
-        since = self._served_since
-        modelled = self._question.labels.count
-        if since is None:
-            self._model(self._join(pit.Visibility.MODELLED), newest=self._newest, count=modelled)
-        else:
-            modelled = self._count_before(since)
-            if modelled:
-                before = self._join(pit.Visibility.MODELLED, labels=self._some_labels("<", since))
-                self._model(before, newest=min(self._newest, since), count=modelled)
-            after = self._join(pit.Visibility.SERVED, labels=self._some_labels(">=", since), extends=bool(modelled))
-            self._serve(after, oldest=max(self._oldest, since), count=self._question.labels.count - modelled)
+        question = self._question
+        self._marked = self._mark_outages()
+        in_outage = self._count(f"{outages.IS_OUTAGE}") if self._marked and self._replays else 0
+        modelled = self._count(self._is_modelled)
+        served_ones = 0 if self._served_since is None else self._count(self._is_served)
+        if modelled or self._served_since is None:
+            oldest, newest = self._range(self._is_modelled)
+            self._model(self._join(pit.Visibility.MODELLED), oldest=oldest, newest=newest, count=modelled)
+        if self._served_since is not None:
+            oldest, newest = self._range(self._is_served)
+            join = self._join(pit.Visibility.SERVED, extends=bool(modelled))
+            self._serve(join, oldest=oldest, newest=newest, count=served_ones)
+        stale = self._count(f"{self._is_modelled} and {outages.IS_OUTAGE}") if in_outage and self._is_stale else 0
+        of_served = in_outage - stale if self._is_stale else 0
         return Answer(
-            table=self._question.answer,
+            table=question.answer,
             plans=tuple(self._plans),
             used=tuple(self._used.values()),
             counts=ProvenanceCounts(
-                modelled=modelled,
-                served_exact=self._question.labels.count - modelled - self._unknown - self._ambiguous,
+                modelled=modelled - stale,
+                served_exact=served_ones - of_served - self._unknown - self._ambiguous,
                 served_ambiguous=self._ambiguous,
                 unknown=self._unknown,
                 unconfirmed=self._unconfirmed,
+                outage=in_outage,
             ),
-            origins=self._origins() if self._question.has_origins else (),
+            origins=self._origins() if question.has_origins else (),
+            excluding=self._marked if self._replays and question.outage_policy is OutagePolicy.EXCLUDE else None,
         )
+
+    @property
+    def _replays(self) -> bool:
+        """Whether labels in an outage are answered by the service's policy."""
+        return self._question.outages is pit.Outages.AS_RECORDED
+
+    @property
+    def _is_stale(self) -> bool:
+        """Whether labels in an outage are answered as of just before it."""
+        return self._replays and self._question.outage_policy is OutagePolicy.STALE
+
+    def _mark_outages(self) -> str | None:
+        """The table of labels that are marked if they fall into an outage; None if it does not matter."""
+        question, history = self._question, self._evidence.history
+        if question.outages is None or history is None or not question.labels.count:
+            return None
+        found = outages.outage_table(history, oldest=self._oldest, newest=self._newest)
+        if found is None:
+            return None
+        table = f"{question.answer}_marked"
+        self._run(outages.mark_labels(table, self._list("outages", found), question.timestamp_column))
+        return table
+
+    @property
+    def _is_modelled(self) -> str:
+        """Which labels are modelled, as SQL."""
+        has_none = bool(self._marked) and self._replays and not self._is_stale
+        if self._served_since is None:
+            return f"not {outages.IS_OUTAGE}" if has_none else "true"
+        before = f"{quote(self._question.timestamp_column)} < {self._since}"
+        if has_none:
+            return f"({before} and not {outages.IS_OUTAGE})"
+        return f"({before} or {outages.IS_OUTAGE})" if self._marked and not self._replays else before
+
+    @property
+    def _is_served(self) -> str:
+        """Which labels are served, as SQL."""
+        since = f"{quote(self._question.timestamp_column)} >= {self._since}"
+        return f"({since} and not {outages.IS_OUTAGE})" if self._marked and not self._is_stale else since
+
+    @property
+    def _since(self) -> str:
+        assert self._served_since is not None  # noqa: S101 - asked only then
+        return f"timestamptz {quote_literal(self._served_since.isoformat())}"
+
+    @property
+    def _counts(self) -> str:
+        """Which labels count by what is known of them, as SQL: those in a replayed outage count as such."""
+        return f"not {outages.IS_OUTAGE}" if self._marked and self._replays else "true"
+
+    @property
+    def _labels(self) -> str:
+        return quote(self._marked) if self._marked else pit.LABELS
+
+    @property
+    def _time(self) -> str:
+        """The instant that decides what a label sees."""
+        return outages.AS_OF if self._marked and self._is_stale else quote(self._question.timestamp_column)
+
+    def _count(self, condition: str) -> int:
+        if condition == "true":
+            return self._question.labels.count
+        ((count,),) = self._connection.execute(f"select count(*) from {self._labels} where {condition}").fetchall()
+        return int(count)
+
+    def _range(self, condition: str) -> tuple[datetime, datetime]:
+        """The oldest and newest instant that decides what these labels see."""
+        if condition == "true" and not self._marked:
+            return self._oldest, self._newest
+        ((oldest, newest),) = self._connection.execute(
+            f"select min({self._time}), max({self._time}) from {self._labels} where {condition}"
+        ).fetchall()
+        return (_NEVER, _NEVER) if oldest is None else (oldest.astimezone(UTC), newest.astimezone(UTC))
 
     def _begin_of_served(self) -> datetime | None:
         """From when on labels are served; None: none of them is."""
@@ -128,11 +212,11 @@ class _Answering:
 
     # -- the parts ----------------------------------------------------------------------------------------------
 
-    def _model(self, join: pit.ViewJoin, *, newest: datetime, count: int) -> None:
+    def _model(self, join: pit.ViewJoin, *, oldest: datetime, newest: datetime, count: int) -> None:
         view = self._question.view
         reach = pit.within_reach(
             self._evidence.active,
-            oldest=self._oldest,
+            oldest=oldest,
             newest=newest,
             ttl=view.ttl,
             availability_delay=view.availability_delay,
@@ -145,13 +229,13 @@ class _Answering:
         plan = self._choose(reach, count)
         self._run(*pit.join_statements(replace(join, rows=rows), plan))
 
-    def _serve(self, join: pit.ViewJoin, *, oldest: datetime, count: int) -> None:
+    def _serve(self, join: pit.ViewJoin, *, oldest: datetime, newest: datetime, count: int) -> None:
         history = self._evidence.history
         assert history is not None  # noqa: S101 - _begin_of_served
         ttl = self._question.view.ttl
-        join = self._without_unknown(join, history, oldest)
+        join = self._without_unknown(join, history, oldest, newest)
         batches = served.seen_batches(self._evidence.published, history)
-        settled = served.settled_batches(batches, oldest=oldest, newest=self._newest, ttl=ttl)
+        settled = served.settled_batches(batches, oldest=oldest, newest=newest, ttl=ttl)
         reach = served.reach_of(settled, oldest=oldest, ttl=ttl)
         plan = self._choose(reach, count)
         of_batch = ("_seen_from", "_seen_until") + (("_seq", "_next_seq") if plan is pit.Plan.ASOF else ())
@@ -161,17 +245,19 @@ class _Answering:
         if self._has_moments:
             self._compare(join, batches, oldest=oldest)
 
-    def _without_unknown(self, join: pit.ViewJoin, history: ServedHistory, oldest: datetime) -> pit.ViewJoin:
+    def _without_unknown(
+        self, join: pit.ViewJoin, history: ServedHistory, oldest: datetime, newest: datetime
+    ) -> pit.ViewJoin:
         """Note the labels without a plain answer, and leave those out that have none at all."""
-        windows = history.windows(oldest, self._newest)
+        windows = history.windows(oldest, newest)
         if not windows:
             return join
         self._has_moments = True
         self._run(served.moments(join, self._list("windows", served.window_table(windows))))
-        moments, time = served.moments_table(join), pit.read_label(join, join.timestamp_column)
+        moments = served.moments_table(join)
         ((self._unknown, self._unconfirmed),) = self._connection.execute(
-            f"select count(*), count(*) filter (where {time} > $until) from {pit.LABELS}"
-            f" semi join (from {moments} where is_unknown) using ({pit.LABEL_ID})",
+            f"select count(*), count(*) filter (where {self._time} > $until) from {self._labels}"
+            f" semi join (from {moments} where is_unknown) using ({pit.LABEL_ID}) where {self._counts}",
             {"until": history.confirmed_until or _NEVER},
         ).fetchall()
         if not self._unknown:
@@ -195,15 +281,16 @@ class _Answering:
         rows = self._rows(listed, reach, of_batch=("_from_position", "_until_position"))
         self._run(*served.ambiguous(join, rows))
         ((self._ambiguous,),) = self._connection.execute(
-            f"select count(*) from {served.ambiguous_table(join)}"
+            f"select count(*) from {self._labels} semi join {served.ambiguous_table(join)} using ({pit.LABEL_ID})"
+            f" where {self._counts}"
         ).fetchall()
 
     # -- what they are made of ----------------------------------------------------------------------------------
 
-    def _join(
-        self, visibility: pit.Visibility, *, labels: pit.Statement | None = None, extends: bool = False
-    ) -> pit.ViewJoin:
+    def _join(self, visibility: pit.Visibility, *, extends: bool = False) -> pit.ViewJoin:
         question = self._question
+        some = self._is_served if visibility is pit.Visibility.SERVED else self._is_modelled
+        labels = self._labels if some == "true" else f"(select * from {self._labels} where {some})"
         return pit.ViewJoin(
             rows=pit.Statement(sql=""),
             keys=question.view.entity_names,
@@ -214,7 +301,8 @@ class _Answering:
             timestamp_column=question.timestamp_column,
             valueless=question.labels.valueless,
             visibility=visibility,
-            labels=labels or pit.Statement(sql=pit.LABELS),
+            labels=pit.Statement(sql=labels),
+            as_of=outages.AS_OF if self._marked and self._is_stale else "",
             carried=self._carried(visibility),
             extends=extends,
         )
@@ -230,18 +318,6 @@ class _Answering:
                 _LATE: late if visibility is pit.Visibility.MODELLED else "cast(null as boolean)",
             }
         return carried
-
-    def _some_labels(self, comparison: str, instant: datetime) -> pit.Statement:
-        column = quote(self._question.timestamp_column)
-        return pit.Statement(
-            sql=f"(select * from {pit.LABELS} where {column} {comparison} $served_since)",
-            parameters={"served_since": instant},
-        )
-
-    def _count_before(self, instant: datetime) -> int:
-        some = self._some_labels("<", instant)
-        ((count,),) = self._connection.execute(f"select count(*) from {some.sql}", dict(some.parameters)).fetchall()
-        return int(count)
 
     def _rows(self, listed: str, reach: pit.Reach, *, of_batch: tuple[str, ...]) -> pit.Statement:
         self._used |= {batch.batch_id: batch for batch in reach.batches}
@@ -288,7 +364,10 @@ class _Answering:
                 view=view,
                 suffix="provenance",
                 sql=f"case {' '.join(cases)} end" if len(cases) > 1 else cases[0].removeprefix("else "),
-                joins=tuple(f"{answer}_{name}" for name in ("moments", "ambiguous")) if self._has_moments else (),
+                joins=(
+                    *((self._marked,) if self._marked else ()),
+                    *((f"{answer}_moments", f"{answer}_ambiguous") if self._has_moments else ()),
+                ),
             ),
             *(Origin(view=view, suffix=suffix, sql=f"{quote(answer)}.{column}") for suffix, column in columns.items()),
         )
@@ -296,9 +375,12 @@ class _Answering:
     def _cases(self) -> list[str]:
         """How to tell a label's provenance."""
         since, answer = self._served_since, self._question.answer
-        if since is None:
-            return [f"else '{Provenance.MODELLED}'"]
         cases = []
+        if self._marked:
+            meaning = Provenance.OUTAGE if self._replays else Provenance.MODELLED
+            cases.append(f"when {quote(self._marked)}.{outages.IS_OUTAGE} then '{meaning}'")
+        if since is None:
+            return [*cases, f"else '{Provenance.MODELLED}'"]
         if since > self._oldest:
             column = quote(self._question.timestamp_column)
             instant = quote_literal(since.isoformat())

@@ -113,7 +113,6 @@ def training_set_sql(
     answers: dict[str, str],
     *,
     origins: Sequence[tuple[str, Origin]] = (),
-    excluded: str | None = None,
 ) -> str:
     """The training set: the labels as they came, each feature beside them, in the caller's order.
 
@@ -122,12 +121,10 @@ def training_set_sql(
         columns: the feature columns.
         answers: per view key, the name of its answer table.
         origins: columns about provenance, with their names.
-        excluded: table of the labels that are left out.
     """
     selected = [f"l.{quote(column)}" for column in label_columns]
     selected += [f"{quote(answers[c.view])}.{quote(c.feature)} as {quote(c.name)}" for c in columns]
     selected += [f"{origin.sql} as {quote(name)}" for name, origin in origins]
     tables = dict.fromkeys([*answers.values(), *(table for _, origin in origins for table in origin.joins)])
     joins = "".join(f" left join {quote(table)} using ({LABEL_ID})" for table in tables)
-    where = f" where l.{LABEL_ID} not in (select {LABEL_ID} from {quote(excluded)})" if excluded else ""
-    return f"select {', '.join(selected)} from {LABELS} as l{joins}{where} order by l.{LABEL_ID}"
+    return f"select {', '.join(selected)} from {LABELS} as l{joins} order by l.{LABEL_ID}"

@@ -66,6 +66,35 @@ def parse_mode(name: str) -> Mode:
         ) from error
 
 
+class Outages(enum.StrEnum):
+    """What is made of the times in which the store was lost; None: what it held then is unknown."""
+
+    AS_RECORDED = "as_recorded"
+    """They happened: labels in them are answered by the service's `outage` policy, also where they are modelled."""
+    NEVER_HAPPENED = "never_happened"
+    """Labels in them are modelled."""
+
+
+def parse_outages(name: str | None, mode: str) -> Outages | None:
+    """How outages are replayed.
+
+    Raises:
+        RequestError: there is no such way, or the mode does not replay any.
+    """
+    if name is None:
+        return None
+    if mode == Mode.SERVED:
+        raise RequestError(
+            "mode 'served' asks what the store held, outages included",
+            found=f"outages={str(name)!r}",
+            hint='leave `outages` out, or pass mode="auto"',
+        )
+    try:
+        return Outages(name)
+    except ValueError as error:
+        raise RequestError(f"outages are not replayed {str(name)!r}", allowed=chosen_from(Outages)) from error
+
+
 class Plan(enum.StrEnum):
     """How DuckDB computes the join."""
 
@@ -209,6 +238,8 @@ class ViewJoin:
     visibility: Visibility = Visibility.MODELLED
     labels: Statement = field(default_factory=lambda: Statement(sql=LABELS))
     """The labels to answer: all, or a parenthesised select of some."""
+    as_of: str = ""
+    """Column of the labels with the instant that decides what is visible, if that is not their time."""
     carried: Mapping[str, str] = field(default_factory=dict)
     """Further columns of the answer: name and SQL over the winning row `r`."""
     extends: bool = False
@@ -228,12 +259,13 @@ def read_label(join: ViewJoin, column: str) -> str:
 def probes(join: ViewJoin) -> Statement:
     """The labels as the join sees them: keys, the instant that decides what is visible, the newest one already dead."""
     time = read_label(join, join.timestamp_column)
+    seen = quote(join.as_of) if join.as_of else time
     columns = [LABEL_ID, *(f"{read_label(join, key)} as {quote(key)}" for key in join.keys)]
     parameters: dict[str, Any] = dict(join.labels.parameters)
     if join.visibility is Visibility.SERVED:
-        columns.append(f"{time} as _at")
+        columns.append(f"{seen} as _at")
     else:
-        columns.append(f"{time} - to_microseconds($delay) as _visible_until")
+        columns.append(f"{seen} - to_microseconds($delay) as _visible_until")
         parameters["delay"] = microseconds(join.availability_delay)
     if join.ttl is not None:
         columns.append(f"{time} - to_microseconds($ttl) as _dead_until")

@@ -20,6 +20,8 @@ class Provenance(enum.StrEnum):
     """The ledger cannot say what the store held: a store incident, or the store was not seen again yet."""
     MODELLED = "modelled"
     """What would have been seen, had the view been live."""
+    OUTAGE = "outage"
+    """The store was lost then; answered by the service's policy for that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,7 @@ class ProvenanceCounts:
     unknown: int
     unconfirmed: int
     """Of the unknown ones, those after the store was last seen: answered once it is seen again."""
+    outage: int = 0
 
     def __str__(self) -> str:
         counts = {
@@ -39,6 +42,7 @@ class ProvenanceCounts:
             "served": self.served_exact,
             "served, but a sync was in flight": self.served_ambiguous,
             "unknown": self.unknown,
+            "in an outage": self.outage,
         }
         said = ", ".join(f"{count:,} {how}" for how, count in counts.items() if count)
         return (said or "no labels") + (

@@ -173,7 +173,7 @@ def ambiguous_table(join: ViewJoin) -> str:
 
 def moments(join: ViewJoin, windows: str) -> Statement:
     """Find the labels whose instant has no plain answer, and why it has none. Windows do not overlap."""
-    time = read_label(join, join.timestamp_column)
+    time = quote(join.as_of) if join.as_of else read_label(join, join.timestamp_column)
     return Statement(
         sql=f"create table {moments_table(join)} as select l.{LABEL_ID}, w.is_unknown, w.candidates"
         f" from (select {LABEL_ID}, {time} as _at from {join.labels.sql}) as l"

@@ -7,7 +7,7 @@ The lake is opened read-only, with a memory limit; every call has its own DuckDB
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,14 +15,15 @@ import duckdb
 
 from feature_platform import lake
 from feature_platform.declaration import FeatureRegistry, load_registry
-from feature_platform.domain.feature_service import FeatureService
+from feature_platform.domain.feature_service import FeatureService, OutagePolicy
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView, OnlineTier
 from feature_platform.errors import NotDeployedError, RequestError, UnknownNameError, chosen_from
 from feature_platform.ledger import Ledger
 from feature_platform.offline import point_in_time as pit
-from feature_platform.offline.answering import Evidence, Question, answer_view
+from feature_platform.offline.answering import Answer, Evidence, Question, answer_view
 from feature_platform.offline.browse import check_deployed, create_feature_views
 from feature_platform.offline.labels import load_labels
+from feature_platform.offline.outages import excluded_labels
 from feature_platform.offline.output import name_origins, name_output, training_set_sql
 from feature_platform.offline.sets.doors import TrainingSetDoors
 from feature_platform.offline.training_set import HistoricalFeatures, TrainingSetFacts
@@ -63,6 +64,7 @@ class FeatureStore(TrainingSetDoors):
         timestamp_column: str = EVENT_TIMESTAMP,
         full_feature_names: bool = False,
         provenance: bool = False,
+        outages: str | None = None,
         at_sequence: int | None = None,
         plan: pit.Plan | None = None,
     ) -> HistoricalFeatures:
@@ -79,6 +81,10 @@ class FeatureStore(TrainingSetDoors):
             full_feature_names: call columns `<view>__<feature>`. Without it that is done where names would clash.
             provenance: add per view where its values come from: columns `<view>__provenance`, `__event_timestamp`,
                 `__batch`, `__late_informed`.
+            outages: what is made of the times in which the store was lost. None: in `auto` and `served` the answer is
+                unknown, in `modelled` they do not matter. `as_recorded` (`auto`, `modelled`): they happened, and
+                labels in them are answered by the service's declared `outage` policy. `never_happened` (`auto`):
+                labels in them are modelled.
             at_sequence: answer as of this ledger sequence (default: now). The same sequence gives the same values.
             plan: how to join (default: by size).
 
@@ -86,10 +92,11 @@ class FeatureStore(TrainingSetDoors):
             RequestError: the mode, a name, the sequence or the labels are wrong; its subclasses say what.
             NotDeployedError: a view has no table in the lake.
         """
-        chosen_mode = pit.parse_mode(mode)
+        chosen_mode, chosen_outages = pit.parse_mode(mode), pit.parse_outages(outages, mode)
+        policy = self._outage_policy(service_or_refs)
         selections = self.registry.select(service_or_refs)
         views = [self.registry.views[selection.key] for selection in selections]
-        sequence, evidence = self._evidence(views, chosen_mode, store, at_sequence)
+        sequence, evidence = self._evidence(views, chosen_mode, store, at_sequence, replays=bool(chosen_outages))
         connection = _open_lake(self.settings)
         try:
             labels = load_labels(connection, entity_df, views=views, timestamp_column=timestamp_column)
@@ -108,11 +115,14 @@ class FeatureStore(TrainingSetDoors):
                         plan=plan,
                         answer=f"answer_{number}",
                         has_origins=provenance,
+                        outages=chosen_outages,
+                        outage_policy=policy,
                     ),
                     evidence[view.key],
                 )
                 for number, (selection, view) in enumerate(zip(selections, views, strict=True))
             }
+            excluded = _exclude(connection, answers.values())
             connection.execute(pit.JOINS_AS_WRITTEN)
             origins = [origin for answer in answers.values() for origin in answer.origins]
             named = name_origins(selections, origins, [*labels.columns, *(column.name for column in features)])
@@ -125,9 +135,11 @@ class FeatureStore(TrainingSetDoors):
             training_set_sql(labels.columns, features, tables, origins=[*zip(named, origins, strict=True)]),
             TrainingSetFacts(
                 mode=chosen_mode,
-                store=None if chosen_mode is pit.Mode.MODELLED else store or self.settings.store,
+                store=store or self.settings.store if chosen_mode is not pit.Mode.MODELLED or chosen_outages else None,
                 ledger_sequence=sequence,
-                row_count=labels.count,
+                row_count=labels.count - excluded,
+                outages=chosen_outages,
+                excluded=excluded,
                 label_columns=labels.columns,
                 features=features,
                 plans={key: answer.plans for key, answer in answers.items()},
@@ -163,7 +175,13 @@ class FeatureStore(TrainingSetDoors):
         return connection
 
     def _evidence(
-        self, views: Sequence[FeatureView], mode: pit.Mode, store: str | None, at_sequence: int | None
+        self,
+        views: Sequence[FeatureView],
+        mode: pit.Mode,
+        store: str | None,
+        at_sequence: int | None,
+        *,
+        replays: bool,
     ) -> tuple[int, dict[str, Evidence]]:
         """What the ledger says of all views as of one sequence, which nothing later can change."""
         _check_served(views, mode)
@@ -179,7 +197,7 @@ class FeatureStore(TrainingSetDoors):
             found = {}
             for view in views:
                 evidence = Evidence(active=ledger.active_batches(view.key, at_sequence=sequence))
-                if mode is not pit.Mode.MODELLED and view.online is not OnlineTier.NONE:
+                if (mode is not pit.Mode.MODELLED or replays) and view.online is not OnlineTier.NONE:
                     evidence = Evidence(
                         active=evidence.active,
                         published=ledger.published_batches(view.key, at_sequence=sequence),
@@ -187,6 +205,24 @@ class FeatureStore(TrainingSetDoors):
                     )
                 found[view.key] = evidence
             return sequence, found
+
+    def _outage_policy(self, asked: str | FeatureService | Iterable[str]) -> OutagePolicy:
+        """What the service declares; by reference nothing is declared."""
+        if isinstance(asked, str):
+            asked = self.registry.services.get(asked, ())
+        return asked.outage if isinstance(asked, FeatureService) else OutagePolicy.NULL
+
+
+def _exclude(connection: duckdb.DuckDBPyConnection, answers: Collection[Answer]) -> int:
+    """Take out the labels that fall into an outage, if the policy says so; how many."""
+    marked = [answer.excluding for answer in answers if answer.excluding]
+    if not marked:
+        return 0
+    connection.execute(excluded_labels("excluded", marked).sql)
+    ((count,),) = connection.execute("select count(*) from excluded").fetchall()
+    for table in (pit.LABELS, *(answer.table for answer in answers)):
+        connection.execute(f"delete from {table} where {pit.LABEL_ID} in (select {pit.LABEL_ID} from excluded)")
+    return int(count)
 
 
 def _sequence(ledger: Ledger, asked: int | None) -> int:

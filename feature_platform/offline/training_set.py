@@ -22,7 +22,7 @@ from feature_platform.domain.batch import PublishedBatch
 from feature_platform.lake.sql import quote_identifier as quote
 from feature_platform.offline.output import OutputColumn
 from feature_platform.offline.parquet import copy_to_parquet
-from feature_platform.offline.point_in_time import Mode, Plan
+from feature_platform.offline.point_in_time import Mode, Outages, Plan
 from feature_platform.offline.provenance import ProvenanceCounts
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ class TrainingSetFacts:
     ledger_sequence: int
     """The state of the ledger that decided which batches were visible."""
     row_count: int
+    outages: Outages | None
+    excluded: int
+    """Labels that were left out, because they fell into an outage and the service's policy says so."""
     label_columns: tuple[str, ...]
     features: tuple[OutputColumn, ...]
     plans: Mapping[str, tuple[Plan, ...]]

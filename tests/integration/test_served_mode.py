@@ -18,6 +18,7 @@ import pytest
 from offline_platform import Platform, arrow, declare, registry_of
 
 from feature_platform import lake
+from feature_platform.domain.feature_service import OutagePolicy
 from feature_platform.domain.feature_view import OnlineTier
 from feature_platform.domain.types import ColumnType
 from feature_platform.domain.windows import Grain, floor
@@ -268,3 +269,47 @@ def test_a_kept_set_of_what_was_served_is_explained_by_what_the_store_held(tale:
     assert view.chosen is not None
     assert view.chosen.values == {"x": 8.0}
     assert view.basis.startswith("served: what store default held then, the state after the view's first 2 publishes")
+
+
+def test_an_outage_is_replayed_as_the_service_declares(tale: Tale) -> None:
+    tale.look()
+    hour = floor(datetime.now(UTC), Grain.HOUR) - 2 * HOUR
+    tale.platform.add(VIEW, hour, [("a", hour + HOUR, 5.0)])
+    tale.sync()
+    before = ("a", datetime.now(UTC), None)
+    tale.look()
+    tale.flush()
+    tale.look()
+    during = ("a", datetime.now(UTC), None)
+    tale.sync()
+    tale.look()
+    labels = arrow(
+        [{"e": e, "event_timestamp": at} for e, at, _ in (before, during)], event_timestamp=pa.timestamp("us", "UTC")
+    )
+    registry = registry_of(VIEW)
+    service = registry.services["departure_delay"]
+
+    def values(outages: str | None, policy: str = "null", mode: str = "auto") -> list[float | None]:
+        declared = replace(registry, services={service.name: replace(service, outage=OutagePolicy(policy))})
+        store = replace(tale.platform, registry=declared).store
+        with store.get_historical_features(labels, service.name, mode=mode, outages=outages) as features:
+            table = features.to_arrow()
+            assert features.facts.row_count == table.num_rows == 2 - features.facts.excluded
+            return table["x"].to_pylist()
+
+    assert values(None) == [5.0, None]
+    assert values("as_recorded", "null") == [5.0, None]
+    assert values("as_recorded", "stale") == [5.0, 5.0]
+    assert values("as_recorded", "exclude") == values("as_recorded", "exclude", "modelled") == [5.0]
+    assert values("never_happened") == [5.0, 5.0]
+    with pytest.raises(RequestError, match="outages included"):
+        values("as_recorded", mode="served")
+    with pytest.raises(RequestError, match="as_recorded, never_happened"):
+        values("sometimes")
+    kept = tale.platform.store.create_training_set(
+        labels, "departure_delay", name="replayed", outages="as_recorded", provenance=True
+    )
+    assert kept.to_arrow()["pulse__provenance"].to_pylist() == ["served_exact", "outage"]
+    (view, *_) = tale.platform.store.explain_training_set("replayed", row=1).views
+    assert view.agrees
+    assert view.basis == "in an outage of store default: nothing is given"

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from online_support import make_view
 
 from feature_platform.domain.batch import PublishedBatch
-from feature_platform.domain.feature_service import ViewSelection
+from feature_platform.domain.feature_service import OutagePolicy, ViewSelection
 from feature_platform.domain.serving_history import Asked, Observation, Sighting, SyncSpan, derive_history
 from feature_platform.domain.types import ColumnType
 from feature_platform.domain.windows import Grain, Partition
@@ -420,7 +420,13 @@ def active(batches: tuple[PublishedBatch, ...]) -> tuple[PublishedBatch, ...]:
 
 
 def answers(
-    connection: duckdb.DuckDBPyConnection, world: World, mode: pit.Mode, plan: pit.Plan, *, origins: bool = True
+    connection: duckdb.DuckDBPyConnection,
+    world: World,
+    mode: pit.Mode,
+    plan: pit.Plan,
+    *,
+    outages: pit.Outages | None = None,
+    policy: OutagePolicy = OutagePolicy.NULL,
 ) -> list[Given]:
     """Ask for every read of the tale, as labels."""
     view = make_view("v", entities={"e": ColumnType.VARCHAR}, features={"x": ColumnType.DOUBLE}, ttl=world.ttl)
@@ -459,7 +465,9 @@ def answers(
             mode=mode,
             plan=plan,
             answer="answer_0",
-            has_origins=origins,
+            has_origins=True,
+            outages=outages,
+            outage_policy=policy,
         ),
         Evidence(
             active=active(batches),
@@ -476,8 +484,8 @@ def answers(
     table = connection.execute(sql).to_arrow_table().to_pylist()
     counted = Counter(row["v__provenance"] for row in table)
     counts = answer.counts
-    assert (counts.modelled, counts.served_exact, counts.served_ambiguous, counts.unknown) == tuple(
-        counted[name] for name in ("modelled", "served_exact", "served_ambiguous", "unknown")
+    assert (counts.modelled, counts.served_exact, counts.served_ambiguous, counts.unknown, counts.outage) == tuple(
+        counted[name] for name in ("modelled", "served_exact", "served_ambiguous", "unknown", "outage")
     )
     return [Given(x=r["x"], provenance=r["v__provenance"], event_timestamp=r["v__event_timestamp"]) for r in table]
 
@@ -564,6 +572,43 @@ def test_auto_is_modelled_before_the_view_was_live_and_served_since(connection, 
             assert since is None or live is None or since >= live
             assert a == (s if since is not None and read.at >= since else m)
             assert m.provenance == "modelled"
+
+
+@settings(max_examples=25, **QUICKLY)
+@given(world=worlds(loses=True))
+def test_outages_are_replayed_or_undone(connection, world: World) -> None:
+    history = derive_history(world.observations, world.syncs.values())
+
+    def outage_of(read: Read) -> datetime | None:
+        """The last instant before it."""
+        stretches = [i.since for i in history.incidents if i.since < read.at and (not i.until or read.at < i.until)]
+        while stretches:
+            before = [i.since for i in history.incidents if i.since < min(stretches) and i.until > min(stretches)]
+            if not before:
+                return min(stretches)
+            stretches += before
+        return None
+
+    plain = answers(connection, world, pit.Mode.AUTO, HASH)
+    modelled = answers(connection, world, pit.Mode.MODELLED, HASH)
+    for plan in pit.Plan:
+        undone = answers(connection, world, pit.Mode.AUTO, plan, outages=pit.Outages.NEVER_HAPPENED)
+        nulled = answers(connection, world, pit.Mode.AUTO, plan, outages=pit.Outages.AS_RECORDED)
+        stale = answers(
+            connection, world, pit.Mode.AUTO, plan, outages=pit.Outages.AS_RECORDED, policy=OutagePolicy.STALE
+        )
+        both = answers(connection, world, pit.Mode.MODELLED, plan, outages=pit.Outages.AS_RECORDED)
+        for read, p, m, u, n, s, b in zip(world.reads, plain, modelled, undone, nulled, stale, both, strict=True):
+            outage = outage_of(read)
+            if outage is None:
+                assert (u, n, s, b) == (p, p, p, m)
+                continue
+            assert u == m
+            assert n == b == Given(x=None, provenance="outage", event_timestamp=None)
+            assert s.provenance == "outage"
+            if history.live_since is not None and history.live_since <= read.at:
+                before = world.state(history.settled_at(outage))[read.entity]
+                assert value_of(s) == world.alive(before, read.at)
 
 
 # --- wrong joins: each must be caught --------------------------------------------------------------------------------

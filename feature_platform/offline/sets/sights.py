@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.durations import format_duration
+from feature_platform.domain.feature_service import OutagePolicy
 from feature_platform.domain.feature_view import FeatureView, OnlineTier
 from feature_platform.domain.serving_history import ServedHistory, WindowKind
 from feature_platform.ledger import Ledger
-from feature_platform.offline.point_in_time import Mode
+from feature_platform.offline.point_in_time import Mode, Outages
 from feature_platform.offline.sets.candidates import Sight
 from feature_platform.offline.sets.manifest import Manifest
 
@@ -30,19 +32,30 @@ def sight_of(
         keys: the label's entity values.
         label_time: the label's time.
     """
-    if manifest.mode != Mode.MODELLED and view.online is not OnlineTier.NONE:
+    as_of, said = label_time, ""
+    replayed = manifest.arguments.get("outages")
+    if (manifest.mode != Mode.MODELLED or replayed) and view.online is not OnlineTier.NONE:
         store = manifest.arguments["store"]
         history = ledger.served_history(view.key, store, at_sequence=manifest.at_sequence)
+        outage = history.outage_at(label_time) if replayed else None
+        if outage is not None and replayed == Outages.AS_RECORDED:
+            policy = manifest.service.outage if manifest.service else OutagePolicy.NULL
+            if policy is not OutagePolicy.STALE:
+                basis = f"in an outage of store {store}: nothing is given"
+                return Sight(label_time=label_time, keys=keys, batches=(), until=_FOREVER, ttl=view.ttl, basis=basis)
+            as_of, said = outage[0], f"in an outage of store {store}, as of the last instant before; "
         live = history.live_since
-        if manifest.mode == Mode.SERVED or (live is not None and live <= label_time):
-            return _served(ledger, view, history, store, keys=keys, label_time=label_time)
+        is_live = live is not None and live <= label_time and manifest.mode != Mode.MODELLED
+        if manifest.mode == Mode.SERVED or (is_live and (outage is None or as_of != label_time)):
+            sight = _served(ledger, view, history, store, keys=keys, label_time=as_of)
+            return replace(sight, label_time=label_time, basis=said + sight.basis)
     return Sight(
         label_time=label_time,
         keys=keys,
         batches=ledger.active_batches(view.key, at_sequence=manifest.at_sequence),
-        until=label_time - view.availability_delay,
+        until=as_of - view.availability_delay,
         ttl=view.ttl,
-        basis=f"modelled: the batches active as of ledger sequence {manifest.at_sequence}; a row is available"
+        basis=f"{said}modelled: the batches active as of ledger sequence {manifest.at_sequence}; a row is available"
         f" {format_duration(view.availability_delay)} after its event_timestamp",
     )
 

@@ -219,7 +219,7 @@ def _late(ledger: Ledger, registry: FeatureRegistry) -> Iterator[Metric]:
         ("view",),
         [((view.key,), ledger.late_totals(view.key)[0]) for view in views],
     )
-    looks = {source: look for source in registry.sources for look in ledger.scans(source, limit=1)}
+    looks = {one.name: look for one in registry.sources.values() for look in ledger.scans(one.name, limit=1)}
     yield _gauge(
         "source_looked_through_timestamp_seconds",
         "Up to which arrival instant late rows were looked for",

@@ -53,6 +53,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "backfill": _target("runs:backfill", "Materialize a range of partitions through Dagster."),
     "sync": _target("online:sync", "Bring a view's published batches to the online store."),
     "get": _target("online:get", "Read features of entities from the online store."),
+    "parity": _target("parity:parity", "Is what the store holds what the ledger says? And repair."),
     "training-set": _target(
         "training_sets:training_set", "Features as of each label's time; kept, made again, explained."
     ),

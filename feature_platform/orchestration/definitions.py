@@ -25,6 +25,7 @@ from feature_platform.orchestration.consumers import build_exposures, build_serv
 from feature_platform.orchestration.feature_log import build_feature_log, build_feature_log_schedule
 from feature_platform.orchestration.feature_views import build_feature_view
 from feature_platform.orchestration.late_data import build_look_job, build_look_sensor, build_recompute_sensor
+from feature_platform.orchestration.parity import build_parity_asset, build_parity_job, build_parity_schedule
 from feature_platform.orchestration.schedules import build_schedules
 from feature_platform.orchestration.sensors import build_incident_sensor, build_store_sensor
 from feature_platform.orchestration.serving import build_online_asset, build_sync_sensor, served_views
@@ -49,7 +50,7 @@ def build_definitions(
         sources: assets (and schedules) that load the sources. Without them sources are external assets.
         lineage: which source columns features are computed from, by view key.
     """
-    audit_job = build_audit_job(registry)
+    audit_job, parity_job = build_audit_job(registry), build_parity_job(registry)
     is_served = bool(served_views(registry))
     look_job = build_look_job(settings, registry)
     own = dg.Definitions(
@@ -59,16 +60,23 @@ def build_definitions(
                 for key, view in registry.views.items()
             ),
             *(build_online_asset(settings, registry, view) for view in served_views(registry)),
+            *(build_parity_asset(settings, registry, view) for view in served_views(registry)),
             *(build_audit_asset(settings, view) for view in registry.views.values()),
             *([build_feature_log(settings, registry)] if is_served else []),
             *(build_training_set(settings, registry, declared) for declared in registry.training_sets.values()),
             *build_services(registry),
             *build_exposures(registry, manifest),
         ],
-        jobs=[look_job, audit_job, *(build_training_set_job(declared) for declared in registry.training_sets.values())],
+        jobs=[
+            look_job,
+            audit_job,
+            parity_job,
+            *(build_training_set_job(declared) for declared in registry.training_sets.values()),
+        ],
         schedules=[
             *build_schedules(registry),
             build_audit_schedule(audit_job),
+            build_parity_schedule(parity_job),
             *([build_feature_log_schedule(settings)] if is_served else []),
         ],
         sensors=[

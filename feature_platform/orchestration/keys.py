@@ -12,6 +12,7 @@ from feature_platform.orchestration.names import (
     exposure_path,
     feature_log_path,
     online_path,
+    parity_path,
     service_path,
     source_path,
     source_path_of,
@@ -48,6 +49,11 @@ def online_key(view: FeatureView) -> dg.AssetKey:
 def audit_key(view: FeatureView) -> dg.AssetKey:
     """The asset of the view's last leakage audit."""
     return dg.AssetKey(audit_path(view))
+
+
+def parity_key(view: FeatureView) -> dg.AssetKey:
+    """The asset of the last comparison of the view's served rows with the ledger."""
+    return dg.AssetKey(parity_path(view))
 
 
 def source_key(source: Source) -> dg.AssetKey:

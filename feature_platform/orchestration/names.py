@@ -26,6 +26,11 @@ def audit_path(view: FeatureView) -> list[str]:
     return ["audit", *view_path(view)]
 
 
+def parity_path(view: FeatureView) -> list[str]:
+    """The asset of the last comparison of the view's served rows: `parity/carrier_delays`."""
+    return ["parity", *view_path(view)]
+
+
 def source_path(source: Source) -> list[str]:
     """The asset of a source table, under dbt's two names for it: `nycflights13/flights`."""
     return source_path_of(source.unique_id)

@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any
 
 from feature_platform.domain.batch import PublishedBatch
-from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
+from feature_platform.domain.feature_view import EVENT_TIMESTAMP, Column, FeatureView
 from feature_platform.lake.sql import BATCH_ID, PARTITION_START, batches_table, quote_literal
 from feature_platform.lake.sql import quote_identifier as quote
 
@@ -94,10 +94,12 @@ def plan_sync(
     )
 
 
-def find_touched(view: FeatureView, batches: BatchRange) -> Statement:
-    """Collect the entities that the plan asserts, with their horizon."""
+def find_touched(view: FeatureView, batches: BatchRange, among: Statement | None = None) -> Statement:
+    """Collect the entities that the plan asserts, with their horizon; only those `among` (a predicate), if given."""
     keys = _keys(view)
-    where, parameters = _in(batches)
+    where, parameters = in_batches(batches)
+    if among is not None:
+        where, parameters = f"{where} and ({among.sql})", (*parameters, *among.parameters)
     return Statement(
         sql=f"create temporary table {TOUCHED} as select {keys}, max({EVENT_TIMESTAMP}) as {HORIZON}"
         f" from {batches_table(view)} where {where} group by {keys}",
@@ -108,20 +110,20 @@ def find_touched(view: FeatureView, batches: BatchRange) -> Statement:
 def read_rows(view: FeatureView, batches: BatchRange) -> Statement:
     """`state(k)` of the touched entities that have a row in these batches."""
     keys = _keys(view)
-    where, parameters = _in(batches)
-    features = ", ".join(f"cast({quote(c.name)} as {c.type.value}) as {quote(c.name)}" for c in view.features)
+    where, parameters = in_batches(batches)
     return Statement(
         sql=f"with newest as (select {keys}, max({EVENT_TIMESTAMP}) as {EVENT_TIMESTAMP} from {batches_table(view)}"
         f" semi join {TOUCHED} using ({keys}) where {where} group by {keys})"
-        f" select {_typed_keys(view)}, {HORIZON}, {EVENT_TIMESTAMP}, {features} from {batches_table(view)}"
-        f" join newest using ({keys}, {EVENT_TIMESTAMP}) join {TOUCHED} using ({keys}) where {where}",
+        f" select {typed(view.entities)}, {HORIZON}, {EVENT_TIMESTAMP}, {typed(view.features)}"
+        f" from {batches_table(view)} join newest using ({keys}, {EVENT_TIMESTAMP})"
+        f" join {TOUCHED} using ({keys}) where {where}",
         parameters=parameters * 2,
     )
 
 
 def forget_found(view: FeatureView, batches: BatchRange) -> Statement:
     """Take the entities that have a row in these batches off the list of those still to be found."""
-    where, parameters = _in(batches)
+    where, parameters = in_batches(batches)
     keys = [quote(name) for name in view.entity_names]
     same = " and ".join(f"found.{key} = {TOUCHED}.{key}" for key in keys)
     return Statement(
@@ -133,12 +135,12 @@ def forget_found(view: FeatureView, batches: BatchRange) -> Statement:
 
 def read_absent(view: FeatureView) -> Statement:
     """The entities that no active batch has a row of."""
-    return Statement(sql=f"select {_typed_keys(view)}, {HORIZON} from {TOUCHED}")
+    return Statement(sql=f"select {typed(view.entities)}, {HORIZON} from {TOUCHED}")
 
 
 def newest_event(view: FeatureView, batches: BatchRange) -> Statement:
     """The greatest event time among these batches."""
-    where, parameters = _in(batches)
+    where, parameters = in_batches(batches)
     return Statement(
         sql=f"select max({EVENT_TIMESTAMP}) from {batches_table(view)} where {where}", parameters=parameters
     )
@@ -151,7 +153,7 @@ def _range(batches: Sequence[PublishedBatch]) -> BatchRange:
     )
 
 
-def _in(batches: BatchRange) -> tuple[str, tuple[Any, ...]]:
+def in_batches(batches: BatchRange) -> tuple[str, tuple[Any, ...]]:
     """Predicate for rows of these batches.
 
     The partitions' bounds skip files that hold many batches; DuckLake skips by instants only if they are literals.
@@ -170,5 +172,6 @@ def _keys(view: FeatureView) -> str:
     return ", ".join(quote(name) for name in view.entity_names)
 
 
-def _typed_keys(view: FeatureView) -> str:
-    return ", ".join(f"cast({quote(c.name)} as {c.type.value}) as {quote(c.name)}" for c in view.entities)
+def typed(columns: Iterable[Column]) -> str:
+    """The columns in the types they are declared with."""
+    return ", ".join(f"cast({quote(c.name)} as {c.type.value}) as {quote(c.name)}" for c in columns)

@@ -10,13 +10,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import duckdb
-import pyarrow as pa
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.batch import PublishedBatch
@@ -40,8 +39,8 @@ from feature_platform.settings import Settings
 from feature_platform.sync import plan as plans
 from feature_platform.sync.encoding import Frames, encode_absent, encode_rows
 from feature_platform.sync.publishing import ensure_published
+from feature_platform.sync.reading import read_state, run
 
-ROWS_PER_BATCH: Final = 10_000
 MAX_PLANS: Final = 5
 """How often a sync plans again when the store changes under it before it gives up."""
 TIMEOUT_SECONDS: Final = 30.0
@@ -307,47 +306,19 @@ def assertions(lake: duckdb.DuckDBPyConnection, view: FeatureView, plan: plans.S
     if plan.touched is None:
         return
     layout = Layout.of((column.name, column.type) for column in view.features)
-    # one snapshot for all statements: maintenance may delete superseded rows between two of them
-    lake.execute("begin transaction")
-    try:
-        _run(lake, view, plans.find_touched(view, plan.touched))
-        ((total,),) = lake.execute(f"select count(*) from {plans.TOUCHED}").fetchall()
-        missing = total
-        for batches in plan.active:
-            for batch in _stream(lake, view, plans.read_rows(view, batches)):
-                missing -= batch.num_rows
-                frames = encode_rows(view, layout, plan.to_position, batch)
-                yield Assertion(frames=frames, absent=False, total=total)
-            if not missing:
-                return
-            _run(lake, view, plans.forget_found(view, batches))
-        for batch in _stream(lake, view, plans.read_absent(view)):
-            yield Assertion(frames=encode_absent(view, plan.to_position, batch), absent=True, total=total)
-    finally:
-        with suppress(duckdb.Error):  # what failed before says more; left open it would end the process at the close
-            lake.execute("rollback")
+    for part in read_state(lake, view, plan, plans.find_touched(view, plan.touched)):
+        encoded = (
+            encode_absent(view, plan.to_position, part.rows)
+            if part.absent
+            else encode_rows(view, layout, plan.to_position, part.rows)
+        )
+        yield Assertion(frames=encoded, absent=part.absent, total=part.total)
 
 
 def newest_event(lake: duckdb.DuckDBPyConnection, view: FeatureView, plan: plans.SyncPlan) -> datetime | None:
     """The greatest event time of `state(k)`; the newest partitions have it."""
     if not plan.active:
         return None
-    (row,) = _run(lake, view, plans.newest_event(view, plan.active[0])).fetchall()
+    (row,) = run(lake, view, plans.newest_event(view, plan.active[0])).fetchall()
     newest: datetime | None = row[0]
     return newest
-
-
-def _stream(lake: duckdb.DuckDBPyConnection, view: FeatureView, statement: plans.Statement) -> Iterator[pa.RecordBatch]:
-    reader = _run(lake, view, statement).to_arrow_reader(ROWS_PER_BATCH)
-    yield from (batch for batch in reader if batch.num_rows)
-
-
-def _run(lake: duckdb.DuckDBPyConnection, view: FeatureView, statement: plans.Statement) -> Any:
-    try:
-        return lake.execute(statement.sql, statement.parameters)
-    except (duckdb.CatalogException, duckdb.BinderException) as error:
-        raise NotDeployedError(
-            f"the lake does not hold feature view {view.key} as it is declared",
-            found=str(error).splitlines()[0],
-            hint="run `feature-platform deploy`",
-        ) from error

@@ -25,7 +25,7 @@ from feature_platform.online import FeatureClient, FeatureStatus, functions
 from feature_platform.online.connection import Connection
 from feature_platform.online.settings import ValkeyAddress
 from feature_platform.settings import Settings
-from feature_platform.sync import SyncResult, publish_schemas, sync
+from feature_platform.sync import SyncResult, publish_schemas, reading, sync
 from feature_platform.sync import runner as runners
 
 MARCH = datetime(2026, 3, 1, tzinfo=UTC)
@@ -324,7 +324,7 @@ def test_tombstones_without_ttl_do_not_stay_for_ever(platform, run, valkey) -> N
 
 
 def test_large_syncs_are_streamed_with_progress(platform, run, client, monkeypatch) -> None:
-    monkeypatch.setattr(runners, "ROWS_PER_BATCH", 2048)
+    monkeypatch.setattr(reading, "ROWS_PER_BATCH", 2048)
     from feature_platform import lake
 
     batch_id = platform.open(VIEW, MARCH, [row("UA", 0, 1.0)])

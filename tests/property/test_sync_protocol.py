@@ -24,11 +24,16 @@ from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.types import ColumnType
 from feature_platform.domain.windows import Grain, Partition, floor
 from feature_platform.online import functions
-from feature_platform.online.codec import Layout, decode_prefix
+from feature_platform.online.codec import Layout, decode_prefix, tombstone
 from feature_platform.online.connection import Connection, raise_if_error
 from feature_platform.online.decoding import decode
 from feature_platform.online.keys import entity_key, position_key, row_key
 from feature_platform.online.settings import ValkeyAddress
+from feature_platform.sync.parity import Cause
+from feature_platform.sync.parity.comparing import Comparison, Derivation
+from feature_platform.sync.parity.judging import DIFFERENCES, Places
+from feature_platform.sync.parity.report import Tally
+from feature_platform.sync.parity.sampling import Sample
 from feature_platform.sync.plan import plan_sync
 from feature_platform.sync.runner import assertions
 
@@ -73,6 +78,9 @@ class World:
     workers: list[Worker] = field(default_factory=list)
     delayed: list[bytes] = field(default_factory=list)
     head: int = 0
+    synced: int = 0
+    """The furthest position a sync was told to have reached."""
+    damaged: set[int] = field(default_factory=set)
     seen: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -122,9 +130,9 @@ class World:
             self.head += 1
             waiting[which % len(waiting)].position = self.head
 
-    def begin(self) -> Worker:
+    def begin(self, *, rebuild: bool = False) -> Worker:
         begun = functions.begin(self.connection, self.view.key)
-        k0, k = begun.position, self.head
+        k0, k = 0 if rebuild else begun.position, self.head
         before, now = self.active(k0), self.active(k)
         plan = plan_sync(
             k0,
@@ -144,7 +152,8 @@ class World:
             self.deliver(worker.writes[worker.sent])
             worker.sent += 1
             return True
-        functions.advance(self.connection, self.view.key, worker.begun, worker.head)
+        if functions.advance(self.connection, self.view.key, worker.begun, worker.head):
+            self.synced = max(self.synced, worker.head)
         if worker in self.workers:
             self.workers.remove(worker)
         return False
@@ -163,9 +172,55 @@ class World:
         self.connection.call("FLUSHALL")
         self.seen = {}
 
+    def damage(self, which: int, how: int) -> None:
+        """What no sync does: a key is lost, comes back as it was, or is written by somebody else."""
+        entity = which % len(ENTITIES)
+        key, value = self.keys[entity], self.connection.call("GET", self.keys[entity])
+        if how % 3 == 0 or value is None:
+            self.connection.call("DEL", key)
+        elif how % 3 == 1:
+            self.connection.call("SET", key, tombstone(1))
+        else:
+            event = datetime.now(UTC) if self.ttl else datetime(2013, 3, 5, tzinfo=UTC)
+            self.connection.call("SET", key, LAYOUT.encode(99, event, {"f": 666, "s": "forged"}))
+        self.damaged.add(entity)
+
+    # -- parity -------------------------------------------------------------------------------------------------
+
+    def position(self) -> int:
+        """Where the store says it is."""
+        held = functions.probe(self.connection, [self.view.key]).positions[self.view.key]
+        return held[1] if held else 0
+
+    def compare(self) -> Tally:
+        """Store against ledger, by the real comparison, all entities."""
+        published = [self._record(batch) for batch in self.batches if batch.position is not None]
+        return Comparison(
+            lake=self.lake,
+            connection=self.connection,
+            view=self.view,
+            derivation=Derivation(published=tuple(sorted(published, key=lambda batch: batch.position))),
+            places=Places(store=self.position(), synced=self.synced, head=self.head),
+            layouts={LAYOUT.layout_id: LAYOUT},
+            clock=lambda: datetime.now(UTC),
+        ).run(Sample(fraction=1.0, seed=""))
+
+    def differing(self) -> dict[int, bool]:
+        """The oracle: per entity that a client is answered otherwise than by `state(head)`, whether it is `none`."""
+        state, differing = self.state(self.head), {}
+        for entity, value in enumerate(self.connection.call("MGET", *self.keys)):
+            row = state.get(entity)
+            answered = None if value is None else self.decode(value)
+            gone = value is None and row is not None and not self.alive(row)
+            if answered != row and not gone:
+                differing[entity] = answered is None
+        return differing
+
     # -- what must hold -----------------------------------------------------------------------------------------
 
     def check(self) -> None:
+        if self.damaged:
+            return  # parity is asked instead
         position = int(self.connection.call("HGET", position_key(self.view.key), "position") or 0)
         assert position <= self.head
         replies = self.connection.pipeline([("MGET", *self.keys), *(("PEXPIRETIME", key) for key in self.keys)])
@@ -297,6 +352,7 @@ TO_THE_WORLD: dict[str, Any] = {
     "delay": World.delay,
     "arrive": arrive,
     "flush": World.flush,
+    "damage": World.damage,
 }
 TO_A_WORKER: dict[str, Any] = {
     "step": World.step,
@@ -313,13 +369,17 @@ def happen(world: World, event: Any) -> None:
         TO_A_WORKER[kind](world, world.workers[arguments[0] % len(world.workers)])
 
 
-def run(world: World, events: list[Any]) -> None:
+def prepare(world: World) -> None:
     world.connection.call("FLUSHALL")
     functions.load(world.connection)
     world.lake.execute(
         "create or replace table lake.batches.v_v1 (a varchar, b integer, event_timestamp timestamptz, f bigint,"
         " s varchar, _batch_id varchar, _partition_start timestamptz)"
     )
+
+
+def run(world: World, events: list[Any]) -> None:
+    prepare(world)
     for event in events:
         happen(world, event)
         world.check()
@@ -358,3 +418,56 @@ def test_with_ttl(store: Connection, lake: duckdb.DuckDBPyConnection, events: li
     today = floor(datetime.now(UTC), Grain.DAY)
     starts = [today - days * DAY for days in (40, 14, 4)]
     run(World(connection=store, lake=lake, ttl=TTL, starts=starts), events)
+
+
+def compare(world: World) -> Tally:
+    """What is counted is what the oracle says."""
+    tally = world.compare()
+    expected = world.differing()
+    assert sum(tally.outcomes[kind] for kind in DIFFERENCES) == sum(tally.causes.values()) == len(expected)
+    texts = {world.keys[entity].decode().partition("{")[2][:-1] for entity in expected}
+    assert {one.entity for one in tally.examples} == texts
+    return tally
+
+
+def run_to_parity(world: World, events: list[Any]) -> None:
+    """Whatever fails between two steps, only what was damaged is blamed; a repair ends in parity."""
+    prepare(world)
+    for event in events:
+        happen(world, event)
+        tally = compare(world)
+        if not world.damaged:
+            held = world.position()
+            cause = Cause.STORE_LOST if held < world.synced else Cause.LATE_SYNC
+            assert tally.causes.keys() <= {cause}, tally.examples
+    finish(world, world.begin())
+    tally = compare(world)
+    assert len(world.differing().keys() - world.damaged) == 0
+    assert tally.causes.keys() <= {Cause.LOST_WRITE, Cause.UNKNOWN}, tally.examples
+    for key in tally.stray:
+        world.connection.call("UNLINK", key)
+    finish(world, world.begin(rebuild=True))
+    assert not compare(world).causes
+    # what was still under way arrives now and must change nothing
+    for write in (*world.delayed, *(write for worker in world.workers for write in worker.writes)):
+        world.deliver(write)
+    assert not compare(world).causes
+
+
+DAMAGE = st.tuples(st.just("damage"), SMALL, SMALL)
+
+
+@pytest.mark.parametrize("ttl", [None, TTL])
+@given(st.lists(EVENTS, min_size=8, max_size=25), st.lists(st.one_of(DAMAGE, EVENTS), max_size=10))
+@settings(
+    max_examples=12,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_parity(
+    store: Connection, lake: duckdb.DuckDBPyConnection, ttl: timedelta | None, events: list[Any], harm: list[Any]
+) -> None:
+    today = floor(datetime.now(UTC), Grain.DAY)
+    starts = [today - days * DAY for days in (40, 14, 4)]
+    run_to_parity(World(connection=store, lake=lake, ttl=ttl, starts=starts), [*events, *harm])

@@ -1,0 +1,156 @@
+"""One asset per served view for its parity, with the check `in_parity`; hourly, on another sample each time.
+
+Rule: no sync waits for it and none is started by it. What is merely late is a warning, because freshness judges that;
+any other difference is an error. It repairs only where a person asks for it in the run's configuration.
+"""
+
+# no `from __future__ import annotations` here: Dagster compares the annotation of `context` with its class
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from feature_platform.declaration import FeatureRegistry
+from feature_platform.domain.feature_view import FeatureView
+from feature_platform.orchestration import keys, metadata
+from feature_platform.orchestration.failing import dagster_failures
+from feature_platform.orchestration.feature_views import group_name
+from feature_platform.orchestration.serving import served_views
+from feature_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+    from feature_platform.sync.parity import ParityReport
+
+JOB = "check_parity"
+CHECK = "in_parity"
+_HOURLY = "50 * * * *"
+
+
+class ParityConfig(dg.Config):
+    """What a run may be asked for."""
+
+    repair: bool = False
+    """Bring the store back to what the ledger derives, if a difference is found."""
+    full: bool = False
+    """Compare every entity, not a sample."""
+
+
+def build_parity_asset(settings: Settings, registry: FeatureRegistry, view: FeatureView) -> dg.AssetsDefinition:
+    """The asset that compares a sample of a view's rows in the store with what the ledger derives."""
+
+    @dg.asset(
+        key=keys.parity_key(view),
+        description=f"Rows of {view.key} in the online store, compared with what the ledger derives for them.",
+        deps=[keys.online_key(view)],
+        group_name=group_name(view.group),
+        owners=metadata.owners(view.owner),
+        kinds={"valkey", "duckdb"},
+        tags=metadata.tags(view),
+        check_specs=[
+            dg.AssetCheckSpec(
+                CHECK,
+                asset=keys.parity_key(view),
+                description="The online store answers for the sample what the ledger says it must.",
+            )
+        ],
+        pool=keys.LAKE_POOL,
+        op_tags={keys.VIEW_TAG: view.key},
+    )
+    def parity(context: dg.AssetExecutionContext, config: ParityConfig) -> Iterator[dg.MaterializeResult[Any]]:
+        # imported here: it loads DuckDB and pyarrow, which definitions do not need
+        from feature_platform.sync.parity import check_parity, repair
+
+        with dagster_failures():
+            report = check_parity(settings, registry, view, **({"sample": None} if config.full else {}))
+            if config.repair and report.differing:
+                context.log.warning(f"{report.differing} of {report.compared} entities differed; repairing")
+                report = repair(settings, registry, report, run_id=context.run.run_id)
+        yield dg.MaterializeResult(metadata=_metadata(report), check_results=[_check_result(view, report)])
+
+    return parity
+
+
+def build_parity_job(registry: FeatureRegistry) -> "UnresolvedAssetJobDefinition":
+    """The job of all comparisons."""
+    return dg.define_asset_job(
+        JOB,
+        selection=dg.AssetSelection.assets(*(keys.parity_key(view) for view in served_views(registry))),
+        tags={keys.PRIORITY_TAG: keys.AUDIT_PRIORITY},
+        description="Does the online store hold what the ledger says? The same as `feature-platform parity`.",
+    )
+
+
+def build_parity_schedule(job: "UnresolvedAssetJobDefinition") -> dg.ScheduleDefinition:
+    """All comparisons, once an hour."""
+    return dg.ScheduleDefinition(
+        name=f"{JOB}_hourly",
+        job=job,
+        cron_schedule=_HOURLY,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="A sample of every served view, each hour another one.",
+    )
+
+
+def _check_result(view: FeatureView, report: "ParityReport") -> dg.AssetCheckResult:
+    causes = ", ".join(f"{cause.value} {count}" for cause, count in report.causes.items() if count)
+    return dg.AssetCheckResult(
+        asset_key=keys.parity_key(view),
+        check_name=CHECK,
+        passed=not report.differing,
+        severity=dg.AssetCheckSeverity.WARN if report.only_late else dg.AssetCheckSeverity.ERROR,
+        description=f"{report.differing} of {report.compared} entities differ: {causes}"
+        if report.differing
+        else f"{report.compared} entities compared, none differs",
+        metadata=_metadata(report),
+    )
+
+
+def _metadata(report: "ParityReport") -> dict[str, Any]:
+    """The counts, the first differences, and what it takes to see them again."""
+    names = ("entity", "is", "cause", "because", "stored as of", "expected as of")
+    table = dg.TableMetadataValue(
+        records=[
+            dg.TableRecord(
+                dict(
+                    zip(
+                        names,
+                        (
+                            one.entity,
+                            one.outcome.value,
+                            one.cause.value,
+                            one.why,
+                            str(one.stored_event or "-"),
+                            str(one.expected_event or "-"),
+                        ),
+                        strict=True,
+                    )
+                )
+            )
+            for one in report.examples
+        ],
+        schema=dg.TableSchema(columns=[dg.TableColumn(name) for name in names]),
+    )
+    size = "--full" if report.fraction >= 1 else f"--sample {round(report.fraction * report.entities)}"
+    again = f"feature-platform parity {report.view} {size} --seed {report.seed}"
+    return {
+        "store": report.store,
+        **{kind: report.outcomes.get(kind, 0) for kind in _kinds()},
+        **{f"cause: {cause.value}": count for cause, count in report.causes.items() if count},
+        "compared": report.compared,
+        "entities": report.entities,
+        "store_position": report.places.store,
+        "ledger_position": report.places.head,
+        "differences": table,
+        "again": again,
+        "seconds": report.seconds,
+    }
+
+
+def _kinds() -> tuple[Any, ...]:
+    from feature_platform.sync.parity import Outcome
+
+    return tuple(Outcome)

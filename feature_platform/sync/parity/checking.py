@@ -1,0 +1,201 @@
+"""Checking parity of a view against the real ledger, lake and store, and repairing what differs.
+
+Rule: a difference is reported only if ledger and store stood still while it was seen; a store that is being written is
+looked at again. A repair writes by the same rules as every sync; it deletes only values that this ledger never wrote.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import closing, nullcontext
+from datetime import UTC, datetime
+from typing import Final
+
+import duckdb
+
+from feature_platform.declaration import FeatureRegistry
+from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.errors import LedgerConflictError, RequestError
+from feature_platform.lake import connect
+from feature_platform.lake.failures import lake_errors
+from feature_platform.ledger import Ledger
+from feature_platform.online import catalog, functions
+from feature_platform.online.connection import Connection
+from feature_platform.online.settings import ValkeyAddress
+from feature_platform.settings import Settings
+from feature_platform.sync.parity.comparing import Comparison, Derivation, count_entities
+from feature_platform.sync.parity.judging import Cause, Places
+from feature_platform.sync.parity.report import ParityReport
+from feature_platform.sync.parity.sampling import Sample
+from feature_platform.sync.runner import TIMEOUT_SECONDS, sync
+
+DEFAULT_SAMPLE: Final = 1_000
+MAX_LOOKS: Final = 3
+_KEYS_PER_CALL: Final = 1_000
+
+Progress = Callable[[int, int], None]
+"""Called with the entities compared so far and those of the sample."""
+
+
+def check_parity(
+    settings: Settings,
+    registry: FeatureRegistry,
+    view: FeatureView | str,
+    *,
+    store: str | None = None,
+    sample: int | None = DEFAULT_SAMPLE,
+    seed: str | None = None,
+    lake: duckdb.DuckDBPyConnection | None = None,
+    progress: Progress | None = None,
+) -> ParityReport:
+    """Compare a sample of a view's entities in the online store with what the ledger derives for them.
+
+    Args:
+        settings: addresses.
+        registry: declarations.
+        view: the view, or a reference to it.
+        store: name of the store in the ledger (default: that of the settings).
+        sample: about how many entities to compare; None compares all.
+        seed: chooses the sample; by default another one each time.
+        lake: an open connection to read the lake through; by default one of its own.
+        progress: told how far it is.
+
+    Raises:
+        RequestError: the view is not served online.
+        LedgerConflictError: the store is further than this ledger: another ledger wrote to it.
+        NotDeployedError: the lake lacks the view's table or a column of it.
+        StoreUnavailableError: the store cannot be reached.
+    """
+    view = _served(registry, view)
+    store = settings.store if store is None else store
+    seed = uuid.uuid4().hex[:8] if seed is None else seed
+    address = ValkeyAddress.parse(settings.valkey_url)
+    opened = closing(connect(settings, read_only=True)) if lake is None else nullcontext(lake)
+    with (
+        closing(Connection(address, TIMEOUT_SECONDS)) as connection,
+        Ledger.connect(settings.ledger_url) as ledger,
+        lake_errors(f"comparing {view.key} with the online store"),
+        opened as reading,
+    ):
+        for look in range(MAX_LOOKS):
+            look_at = _Look(view, store, ledger, connection, reading)
+            report = look_at.compare(sample, seed, progress)
+            # a store or a ledger that moved meanwhile may have been seen half way: not what a difference is reported on
+            if not report.differing or not look_at.moved() or look == MAX_LOOKS - 1:
+                break
+    return report
+
+
+def repair(
+    settings: Settings,
+    registry: FeatureRegistry,
+    report: ParityReport,
+    *,
+    run_id: str,
+    lake: duckdb.DuckDBPyConnection | None = None,
+) -> ParityReport:
+    """Bring the store back to what the ledger derives, and compare the same sample again.
+
+    What is merely late, or lost with the whole store, is synced. Anything else means that more may be wrong than the
+    sample shows: every entity is written again. Values that this ledger never wrote are deleted first, because no sync
+    would overwrite them; only those of the sample are known.
+
+    Raises:
+        FeaturePlatformError: as `sync` and `check_parity`.
+    """
+    if not report.differing:
+        return report
+    if report.stray:
+        with closing(Connection(ValkeyAddress.parse(settings.valkey_url), TIMEOUT_SECONDS)) as connection:
+            for first in range(0, len(report.stray), _KEYS_PER_CALL):
+                connection.call("UNLINK", *report.stray[first : first + _KEYS_PER_CALL])
+    settled_by_sync = {Cause.LATE_SYNC, Cause.STORE_LOST}
+    rebuild = any(count and cause not in settled_by_sync for cause, count in report.causes.items())
+    sync(settings, registry, report.view, run_id=run_id, store=report.store, rebuild=rebuild, lake=lake)
+    # the same fraction and seed choose the same entities
+    return check_parity(
+        settings,
+        registry,
+        report.view,
+        store=report.store,
+        sample=None if report.fraction >= 1 else round(report.fraction * report.entities),
+        seed=report.seed,
+        lake=lake,
+    )
+
+
+class _Look:
+    """One comparison, and whether anything moved during it."""
+
+    def __init__(
+        self,
+        view: FeatureView,
+        store: str,
+        ledger: Ledger,
+        connection: Connection,
+        lake: duckdb.DuckDBPyConnection,
+    ) -> None:
+        self._view, self._store = view, store
+        self._ledger, self._connection, self._lake = ledger, connection, lake
+        # the store first: what it says it holds, the ledger knows already
+        self._seen = functions.probe(connection, [view.key])
+        self._published = ledger.published_batches(view.key)
+
+    def compare(self, sample: int | None, seed: str, progress: Progress | None) -> ParityReport:
+        """Compare a sample."""
+        started = time.monotonic()
+        view, held = self._view, self._seen.positions[self._view.key]
+        head = self._published[-1].position if self._published else 0
+        position = held[1] if held else 0
+        if position > head:
+            raise LedgerConflictError(
+                f"the online store holds {view.key} as of position {position}, this ledger ends at {head}",
+                hint="the store was written from another ledger: point FEATURE_PLATFORM_VALKEY_URL to a store of "
+                "this project, or empty that one",
+            )
+        places = Places(store=position, synced=self._ledger.synced_position(view.key, self._store), head=head)
+        derivation = Derivation(published=self._published)
+        entities = count_entities(self._lake, view, derivation, head)
+        fraction = 1.0 if sample is None or sample >= entities else sample / entities
+        layouts = catalog.load(self._connection).layouts
+        tally = Comparison(
+            lake=self._lake,
+            connection=self._connection,
+            view=view,
+            derivation=derivation,
+            places=places,
+            layouts={number: layout for (key, number), layout in layouts.items() if key == view.key},
+            clock=lambda: datetime.now(UTC),
+            progress=progress,
+        ).run(Sample(fraction=fraction, seed=seed))
+        return ParityReport(
+            view=view.key,
+            store=self._store,
+            places=places,
+            entities=entities,
+            fraction=fraction,
+            seed=seed,
+            outcomes=dict(tally.outcomes),
+            causes=dict(tally.causes),
+            examples=tuple(tally.examples),
+            stray=tuple(tally.stray),
+            seconds=time.monotonic() - started,
+        )
+
+    def moved(self) -> bool:
+        """Whether a sync ended, a batch was published or the store changed since the look began."""
+        head = self._published[-1].position if self._published else 0
+        return functions.probe(self._connection, [self._view.key]) != self._seen or (
+            self._ledger.head(self._view.key) != head
+        )
+
+
+def _served(registry: FeatureRegistry, view: FeatureView | str) -> FeatureView:
+    view = registry.view(view) if isinstance(view, str) else view
+    if view.online is not OnlineTier.VALKEY:
+        raise RequestError(
+            f"feature view {view.key} is not served online", found="online: none", hint="declare `online: valkey`"
+        )
+    return view

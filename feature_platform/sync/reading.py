@@ -1,0 +1,81 @@
+"""Reading `state(k)` from the lake, a batch of rows at a time.
+
+Rule: one snapshot for all statements of a reading, because maintenance may delete superseded rows between two of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+
+from feature_platform.domain.feature_view import FeatureView
+from feature_platform.errors import NotDeployedError
+from feature_platform.sync import plan as plans
+
+ROWS_PER_BATCH: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Part of a state."""
+
+    rows: pa.RecordBatch
+    """Key columns and `_horizon`; with a row, also `event_timestamp` and the features."""
+    absent: bool
+    """These entities have no row."""
+    total: int
+    """Entities of all parts."""
+
+
+def read_state(
+    lake: duckdb.DuckDBPyConnection, view: FeatureView, plan: plans.SyncPlan, find: plans.Statement
+) -> Generator[Part]:
+    """`state(k)` of the entities that a statement of `find_touched` collects. Each entity comes once.
+
+    Raises:
+        NotDeployedError: the lake lacks the view's table or a column of it.
+    """
+    lake.execute("begin transaction")
+    try:
+        run(lake, view, find)
+        ((total,),) = lake.execute(f"select count(*) from {plans.TOUCHED}").fetchall()
+        missing = total
+        for batches in plan.active:
+            for rows in stream(lake, view, plans.read_rows(view, batches)):
+                missing -= rows.num_rows
+                yield Part(rows=rows, absent=False, total=total)
+            if not missing:
+                return
+            run(lake, view, plans.forget_found(view, batches))
+        for rows in stream(lake, view, plans.read_absent(view)):
+            yield Part(rows=rows, absent=True, total=total)
+    finally:
+        with suppress(duckdb.Error):  # what failed before says more; left open it would end the process at the close
+            lake.execute("rollback")
+
+
+def stream(lake: duckdb.DuckDBPyConnection, view: FeatureView, statement: plans.Statement) -> Iterator[pa.RecordBatch]:
+    """The rows of a statement, never all at once."""
+    reader = run(lake, view, statement).to_arrow_reader(ROWS_PER_BATCH)
+    yield from (batch for batch in reader if batch.num_rows)
+
+
+def run(lake: duckdb.DuckDBPyConnection, view: FeatureView, statement: plans.Statement) -> Any:
+    """Execute a statement.
+
+    Raises:
+        NotDeployedError: the lake lacks the view's table or a column of it.
+    """
+    try:
+        return lake.execute(statement.sql, statement.parameters)
+    except (duckdb.CatalogException, duckdb.BinderException) as error:
+        raise NotDeployedError(
+            f"the lake does not hold feature view {view.key} as it is declared",
+            found=str(error).splitlines()[0],
+            hint="run `feature-platform deploy`",
+        ) from error

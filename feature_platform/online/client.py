@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from feature_platform.domain.feature_service import ViewSelection
 from feature_platform.domain.naming import name_features
@@ -22,7 +22,7 @@ from feature_platform.online import catalog as catalogs
 from feature_platform.online.catalog import Catalog, ViewDocument
 from feature_platform.online.codec import decode_prefix, layout_id_of
 from feature_platform.online.connection import Command, Connection, ConnectionPool
-from feature_platform.online.decoding import decode
+from feature_platform.online.decoding import RowDecoder
 from feature_platform.online.feature_log import FeatureLog, LogSettings
 from feature_platform.online.keys import entity_key, row_key
 from feature_platform.online.result import FeatureStatus, OnlineFeatures, OnlineRow, ViewReading
@@ -30,6 +30,7 @@ from feature_platform.online.settings import OnlineSettings, ValkeyAddress
 
 Entity = Mapping[str, Any]
 Entities = Sequence[Entity] | Mapping[str, Sequence[Any]]
+_KNOWN_DECODERS: Final = 1024
 
 
 def utc_now() -> datetime:
@@ -52,6 +53,8 @@ class FeatureClient:
         self._pool = ConnectionPool(settings.address, settings.timeout_seconds)
         # one tuple, replaced whole: threads see the old or the new, never a mixture
         self._cached: tuple[float, Catalog] | None = None
+        # by view, layout and features: a layout's id stands for the same columns for ever
+        self._decoders: dict[tuple[str, int, tuple[str, ...]], RowDecoder] = {}
 
     @classmethod
     def from_env(
@@ -151,7 +154,7 @@ class FeatureClient:
             raise TimestampError("the client's clock has no time zone", hint="return datetime.now(UTC) from it")
         names = iter(name_features(selections, {name for view in views for name, _ in view.entities}))
         columns = [
-            _Column(view=view, features=tuple((feature, next(names)) for feature in selection.features))
+            _Column(view=view, features=selection.features, names=tuple(next(names) for _ in selection.features))
             for view, selection in zip(views, selections, strict=True)
         ]
         answers = []
@@ -173,7 +176,7 @@ class FeatureClient:
 
     def _read(self, column: _Column, value: bytes | None, now: datetime, found: dict[str, Any]) -> ViewReading:
         """Judge one value and put its features into `found`."""
-        found.update(dict.fromkeys(name for _, name in column.features))
+        found.update(dict.fromkeys(column.names))
         if value is None:
             return ViewReading(status=FeatureStatus.MISSING, event_timestamp=None, age=None, position=None)
         prefix = decode_prefix(value)
@@ -187,21 +190,30 @@ class FeatureClient:
         else:
             if view.stale_after is not None and age >= view.stale_after:
                 status = FeatureStatus.STALE
-            row = self._decode(view, value)
             # a row written before a feature was added has none of it: NULL, as in the lake
-            found.update((name, row.get(feature)) for feature, name in column.features)
+            found.update(zip(column.names, self._decoder(column, value).decode(value), strict=True))
         return ViewReading(status=status, event_timestamp=event_timestamp, age=age, position=prefix.position)
 
-    def _decode(self, view: ViewDocument, value: bytes) -> dict[str, Any]:
-        key = (view.key, layout_id_of(value))
+    def _decoder(self, column: _Column, value: bytes) -> RowDecoder:
+        """What reads the column's features of values in this layout: made once, and used by every later request."""
+        view, layout_id = column.view.key, layout_id_of(value)
+        known = (view, layout_id, column.features)
+        decoder = self._decoders.get(known)
+        if decoder is not None:
+            return decoder
+        key = (view, layout_id)
         layout = self._catalog().layouts.get(key) or self._refreshed().layouts.get(key)
         if layout is None:
             raise CorruptValueError(
-                f"a value of feature view {view.key} has a layout that was never published",
-                found=f"layout {key[1]:08x}",
+                f"a value of feature view {view} has a layout that was never published",
+                found=f"layout {layout_id:08x}",
                 hint="write the view again with `feature-platform sync --rebuild`",
             )
-        return decode(layout, value)
+        decoder = RowDecoder(layout, column.features)
+        if len(self._decoders) >= _KNOWN_DECODERS:
+            self._decoders.clear()
+        self._decoders[known] = decoder
+        return decoder
 
     def _fetch(self, keys: Iterable[bytes]) -> dict[bytes, bytes | None]:
         unique = tuple(dict.fromkeys(keys))
@@ -236,8 +248,10 @@ class _Column:
     """What one view contributes to every row."""
 
     view: ViewDocument
-    features: tuple[tuple[str, str], ...]
-    """Feature, and its name in the answer."""
+    features: tuple[str, ...]
+    """As the view names them."""
+    names: tuple[str, ...]
+    """As the answer names them."""
 
 
 def _load_catalog(connection: Connection) -> Catalog:

@@ -227,6 +227,15 @@ def test_a_truncated_value(url, client) -> None:
             client.get_online_features("delays", [{"carrier": "UA"}])
 
 
+def test_what_is_not_asked_for_is_not_decoded(url, client) -> None:
+    value = Layout.of((c.name, c.type) for c in DELAYS.features).encode(1, NOW, {"mean": 1.0, "note": "abc"})
+    put(url, b"delays@1:{UA}", value.replace(b"abc", b"a\xffc"))
+    for _ in range(2):
+        assert client.get_online_features(["delays:mean"], [{"carrier": "UA"}])[0].values == {"mean": 1.0}
+        with pytest.raises(CorruptValueError):
+            client.get_online_features("delays", [{"carrier": "UA"}])
+
+
 def test_nobody_there() -> None:
     with pytest.raises(StoreUnavailableError, match="cannot be reached") as caught:
         FeatureClient.connect("unix:///nowhere/valkey.sock")

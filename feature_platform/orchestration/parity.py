@@ -138,7 +138,7 @@ def _metadata(report: "ParityReport") -> dict[str, Any]:
     again = f"feature-platform parity {report.view} {size} --seed {report.seed}"
     return {
         "store": report.store,
-        **{kind: report.outcomes.get(kind, 0) for kind in _kinds()},
+        **{kind.value: report.outcomes.get(kind, 0) for kind in _kinds()},
         **{f"cause: {cause.value}": count for cause, count in report.causes.items() if count},
         "compared": report.compared,
         "entities": report.entities,

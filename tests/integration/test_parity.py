@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner
 from offline_platform import Platform, declare, registry_of
@@ -22,6 +23,7 @@ from feature_platform.online.codec import Layout, tombstone
 from feature_platform.online.connection import Connection
 from feature_platform.online.keys import row_key
 from feature_platform.online.settings import ValkeyAddress
+from feature_platform.orchestration.parity import build_parity_asset
 from feature_platform.settings import Settings
 from feature_platform.sync import publish_schemas, sync
 from feature_platform.sync.encoding import encode_keys
@@ -211,3 +213,16 @@ def test_command(platform, valkey) -> None:
     platform.add(VIEW, MARCH + DAY, [row("UA", 1, 2.0)])
     late = invoke("delays", "--full")
     assert late.exit_code == 3 and "late sync" in late.stdout
+
+
+def test_asset_and_check(platform, valkey) -> None:
+    platform.add(VIEW, MARCH, [row("UA", 0, 1.0), row("AA", 0, 1.0)])
+    sync_all(platform)
+    valkey.call("DEL", key("UA"))
+    asset = build_parity_asset(platform.settings, platform.registry, VIEW)
+    for repairs, passed in ((False, False), (True, True)):
+        config = {"ops": {"parity__delays": {"config": {"repair": repairs, "full": True}}}}
+        result = dg.materialize([asset], run_config=config)
+        (check,) = result.get_asset_check_evaluations()
+        assert (check.check_name, check.passed) == ("in_parity", passed)
+        assert check.metadata["missing"].value == (0 if passed else 1)

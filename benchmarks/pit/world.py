@@ -140,6 +140,35 @@ def prepare(settings: Settings, wanted: Sequence[Dataset], *, say: Callable[[str
                     raise SystemExit(f"{dataset.name} was cut off while it was made; delete {settings.home} and repeat")
                 _write(connection, ledger, dataset, say=say)
             marker.touch()
+        for dataset in wanted:
+            with Ledger.connect(settings.ledger_url) as ledger:
+                if not ledger.observations(dataset.view().key, STORE):
+                    _record_sightings(ledger, dataset)
+
+
+def _record_sightings(ledger: Ledger, dataset: Dataset) -> None:
+    """The store was seen empty at the first sync, and complete long after the last one: all between is known.
+
+    Their numbers are those of the syncs, so that cached histories can be completed.
+    """
+    view = dataset.view().key
+    with ledger._append() as append:  # noqa: SLF001 - see _record_history
+        ((sync_id, began_seq, began_at, last_seq, position),) = append.fetch(
+            "select (array_agg(s.sync_id::text order by s.to_position))[1], min(s.ledger_seq), min(s.began_at),"
+            " max(e.ledger_seq), max(s.to_position) from sync_began s join sync_ended e using (sync_id)"
+            " where s.view = %s and s.store = %s",
+            (view, STORE),
+        )
+        later = BEGIN + timedelta(days=dataset.days + 30)
+        seen = [json.dumps({view: {"nonce": "bench", "position": at}}) for at in (0, position)]
+        append.insert(
+            "insert into store_observed (ledger_seq, store, asked_seq, asked_at, observed_at, server_run_id, views,"
+            " sync_id) values %s returning 1",
+            [
+                (began_seq, STORE, began_seq - 1, began_at, began_at, "1", seen[0], sync_id),
+                (last_seq, STORE, last_seq, later, later, "1", seen[1], None),
+            ],
+        )
 
 
 def _write(

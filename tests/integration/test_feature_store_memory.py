@@ -64,7 +64,7 @@ def test_more_than_memory_streams_to_parquet(platform: Platform, tmp_path, recor
             f" to '{labels}' (row_group_size 50000)"
         )
         # labels (115 MB of text) and answers (77 MB) are more than the limit
-        store = platform.with_memory("150MB").store
+        store = platform.with_memory("180MB").store
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts here
         before = memory_kb("VmRSS")
         outputs = []

@@ -4,9 +4,10 @@ At each tick of the project's own schedules nothing but what had arrived by then
 schedule asks for computes, audits, publishes and syncs; then every entity is read with the client's clock at the tick
 and compared, feature by feature, with `raw_flights`, which shares no code with the platform.
 
-Ticks are recent, because Valkey forgets rows by its own clock (a daily row lives for 6 days, an hourly one for 12
-hours). Which part of the data is recent is free: it is moved by whole weeks. The week taken is one in which weather
-stations were silent in the hours that are replayed, if there is one for this hour of the week.
+Ticks are recent, because Valkey forgets rows by its own clock: a daily row lives for 6 days, an aircraft's state for 6
+hours, and the first of its ticks lies up to 5 hours back. Which part of the data is recent is free: it is moved by
+whole weeks. The week taken is one in which weather stations were silent in the hours that are replayed, if there is one
+for this hour of the week.
 
 The two readings of the raw files agree on every flight but one (VX from JFK to LAX on 3 November 2013, when clocks
 showed its arrival twice: 08:14 or 09:14 UTC). No window begins or ends between the two, so nothing is left out here.
@@ -45,7 +46,7 @@ from feature_platform.settings import PREFIX, Settings
 
 PROJECT = Path(__file__).parents[2]
 LOADING = "load_sources"
-TICKS = {"monthly_features_after_90_min": 1, "daily_features_after_90_min": 5, "hourly_features_after_30_min": 6}
+TICKS = {"monthly_features_after_90_min": 1, "daily_features_after_90_min": 5, "hourly_features_after_30_min": 5}
 AIRCRAFT = 150
 READS = 1_000
 Key = dict[str, str]

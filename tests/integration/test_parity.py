@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from offline_platform import Platform, declare, registry_of
 
-from feature_platform import declaration, lake
+from feature_platform import lake
 from feature_platform.cli.main import main
 from feature_platform.domain.feature_view import Column, OnlineTier
 from feature_platform.domain.types import ColumnType
@@ -45,7 +45,8 @@ NAN = float("nan")
 @pytest.fixture
 def platform(settings_in_environ: Settings, monkeypatch) -> Platform:
     platform = Platform(settings_in_environ, registry_of(VIEW, SHORT))
-    monkeypatch.setattr(declaration, "load_registry", lambda _: platform.registry)
+    for owner in ("feature_platform.declaration", "feature_platform.cli.parity"):
+        monkeypatch.setattr(f"{owner}.load_registry", lambda _: platform.registry)
     platform.deploy()
     return platform
 
@@ -197,7 +198,8 @@ def test_command(platform, valkey) -> None:
     platform.add(VIEW, MARCH, [row("UA", 0, 1.0), row("AA", 0, 1.0)])
     sync_all(platform)
     invoke = lambda *arguments: CliRunner().invoke(main, ["parity", *arguments])  # noqa: E731
-    assert invoke().exit_code == 0
+    first = invoke()
+    assert first.exit_code == 0, first.output
     valkey.call("DEL", key("UA"))
     found = invoke("delays", "--json")
     assert found.exit_code == 1

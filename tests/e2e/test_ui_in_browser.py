@@ -7,7 +7,6 @@ the UI's own code and gives back the page it made.
 from __future__ import annotations
 
 import html
-import json
 import os
 import re
 import shutil
@@ -18,7 +17,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import browser
 import pytest
 from tiny_platform import TinyPlatform
 
@@ -167,39 +165,3 @@ def test_a_backfill_shows_its_partitions_and_the_sync_that_followed(browse, back
 def test_the_automation_page_shows_schedules_and_sensors(browse) -> None:
     page = browse("/automation")
     assert_shown(page, "daily_features_after_30_min", "incidents", "sync_what_was_published")
-
-
-@pytest.mark.parametrize(
-    ("days", "button"),
-    [((CLICKED,), "Launch 1 run"), (CLICKED_RANGE, "Launch backfill")],
-    ids=["materialize", "backfill"],
-)
-def test_partitions_launched_by_clicks_are_published_and_served(
-    stack: Stack, chromium: str, tmp_path: Path, days: tuple[str, ...], button: str
-) -> None:
-    with browser.running(chromium, tmp_path / "profile", *BROWSER_FLAGS) as page:
-        page.open(f"{stack.url}/assets/{VIEW}")
-        page.click("Materialize…")
-        page.click("Show all partitions")  # it offers those of the last 90 days
-        page.click(None, selector="input[placeholder^='ex: ']")
-        page.write(days[0] if len(days) == 1 else f"[{days[0]}...{days[-1]}]")
-        page.click(button)
-        assert wait_until(lambda: published(stack, days), seconds=300), page.text()
-    assert wait_until(lambda: served(stack), seconds=300)
-
-
-def published(stack: Stack, days: tuple[str, ...]) -> bool:
-    batches = json.loads(stack.command("ledger", "batches", "--limit", "100", "--json"))
-    states = {
-        one["history"]["batch"]["partition"]["start"][:10]: one["state"]
-        for one in batches
-        if one["history"]["batch"]["view"] == f"{VIEW}@1"
-    }
-    return all(states.get(day) == "published" for day in days)
-
-
-def served(stack: Stack) -> bool:
-    """Whether a sync has followed: nothing is left to do."""
-    views = json.loads(stack.command("status", "--json"))["views"]
-    (view,) = (one for one in views if one["view"] == f"{VIEW}@1")
-    return bool(view["waiting"] == 0)

@@ -128,7 +128,7 @@ class Statement:
 JOINS_AS_WRITTEN = "set disabled_optimizers = 'join_order,build_side_probe_side'"
 """Joins write the side to build on last: labels, or lists of batches. DuckDB would choose by estimate, takes the
 filtered view to be a fraction of what it is, and builds on that: twice the memory and a third more CPU at 10M rows x 1M
-labels (docs/reference/benchmarks.md)."""
+labels (measured with benchmarks/point_in_time.py)."""
 JOINS_AS_ESTIMATED = "set disabled_optimizers = ''"
 """For statements with an ASOF JOIN: without estimates, DuckDB 1.5.5 crashes in some of them."""
 

@@ -39,7 +39,6 @@ BROWSER_FLAGS = (
 DRAWING = ("--window-size=1500,2500", "--virtual-time-budget=40000")
 VIEW = "user_activity"
 DAYS = ("2024-01-02", "2024-01-03", "2024-01-04")
-CLICKED, CLICKED_RANGE = "2024-01-05", ("2024-01-06", "2024-01-07", "2024-01-08")
 BACKFILL = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
@@ -77,8 +76,7 @@ def stack() -> Iterator[Stack]:
         tiny = TinyPlatform.create(Settings.from_env(environ | connections), directory)
         shutil.copytree(PROJECT / "dagster_home", directory / "project" / "dagster_home")
         shutil.copy(PROJECT / "workspace.yaml", directory / "project")
-        days = (*DAYS, CLICKED, *CLICKED_RANGE)
-        tiny.add_events(*((user, 10.0 * user, f"{day} 09:00") for user in (1, 2, 3) for day in days))
+        tiny.add_events(*((user, 10.0 * user, f"{day} 09:00") for user in (1, 2, 3) for day in DAYS))
         tiny.load_through("2024-01-10")
         said = command(environ, "up")
         url = re.search(r"http://localhost:\d+", said)

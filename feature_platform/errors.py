@@ -9,6 +9,7 @@
     │   ├── NameTakenError          this name was given before and is never given again
     │   ├── EntityError             wrong entity column, type or a null key
     │   └── TimestampError          a naive or missing timestamp
+    ├── UnusableFeaturesError       values are stale, expired or missing, and the service asked not to be given such
     ├── LedgerConflictError         the ledger refused a record that contradicts an earlier one
     ├── BatchRejectedError          rows of a batch break the contract of batches
     ├── ComputationError            the SQL of a feature view failed
@@ -138,6 +139,30 @@ class EntityError(RequestError):
 
 class TimestampError(RequestError):
     """A timestamp is missing or has no time zone."""
+
+
+class UnusableFeaturesError(FeaturePlatformError):
+    """Values are stale, expired or missing, and the feature service declares that a request must not be given such.
+
+    Args:
+        failed: what failed.
+        unusable: per bad value the index of its entity, the view (`name@version`) and the status.
+        found: what was found.
+        allowed: what is allowed instead.
+        hint: what to do next.
+    """
+
+    def __init__(
+        self,
+        failed: str,
+        *,
+        unusable: tuple[tuple[int, str, str], ...] = (),
+        found: str = "",
+        allowed: str = "",
+        hint: str = "",
+    ) -> None:
+        self.unusable = unusable
+        super().__init__(failed, found=found, allowed=allowed, hint=hint)
 
 
 class LedgerConflictError(FeaturePlatformError):

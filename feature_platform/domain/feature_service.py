@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     # the online client loads services but not views, and pays for what it imports
@@ -37,6 +38,32 @@ class OutagePolicy(enum.StrEnum):
     """It makes no prediction, so there is no label."""
 
 
+class Remedy(enum.StrEnum):
+    """What a request does about a value that is stale, expired or missing."""
+
+    FLAG = "flag"
+    """Serve what there is (a stale value, or None), and say so in the status."""
+    DEFAULT = "default"
+    """Serve the declared default in its place, or None where none is declared; the status says so."""
+    RAISE = "raise"
+    """Refuse the whole request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingPolicy:
+    """What a service wants done about values that are not fresh."""
+
+    stale: Remedy = Remedy.FLAG
+    expired: Remedy = Remedy.FLAG
+    missing: Remedy = Remedy.FLAG
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+    """Per view (`name@version`) and feature the value that stands in, as YAML and JSON have it
+    (`domain.defaults.parse_default`)."""
+
+
+FLAG_ALL = ServingPolicy()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureService:
     """What one model reads, who owns that model, and the needs it declares."""
@@ -53,3 +80,4 @@ class FeatureService:
     unique_id: str
     path: str
     outage: OutagePolicy = OutagePolicy.NULL
+    policy: ServingPolicy = FLAG_ALL

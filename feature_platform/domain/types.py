@@ -110,6 +110,14 @@ INTEGER_TYPES = (
     ColumnType.UBIGINT,
 )
 
+_SIGNED = {ColumnType.TINYINT: 8, ColumnType.SMALLINT: 16, ColumnType.INTEGER: 32, ColumnType.BIGINT: 64}
+_UNSIGNED = {ColumnType.UTINYINT: 8, ColumnType.USMALLINT: 16, ColumnType.UINTEGER: 32, ColumnType.UBIGINT: 64}
+INTEGER_RANGES: dict[FeatureType, range] = {
+    **{type_: range(-(1 << (bits - 1)), 1 << (bits - 1)) for type_, bits in _SIGNED.items()},
+    **{type_: range(1 << bits) for type_, bits in _UNSIGNED.items()},
+}
+"""What fits into each of the integer types."""
+
 ENTITY_TYPES = frozenset({ColumnType.BOOLEAN, *INTEGER_TYPES, ColumnType.VARCHAR, ColumnType.DATE})
 """Types an entity key may have: those with one exact spelling per value (floats have none)."""
 

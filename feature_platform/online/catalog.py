@@ -13,12 +13,12 @@ reads before it writes, and a layout once published stays readable.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from feature_platform.domain.feature_service import FeatureService, ViewSelection
+from feature_platform.domain.feature_service import FLAG_ALL, FeatureService, Remedy, ServingPolicy, ViewSelection
 from feature_platform.domain.types import FeatureType
 from feature_platform.errors import CorruptValueError, RequestError, UnknownNameError, chosen_from
 from feature_platform.online.codec import Layout, columns_from_json
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     # ten records that a client does not need, and pays for at import
     from feature_platform.domain.feature_view import FeatureView
 
+Key = TypeVar("Key")
+Document = TypeVar("Document")
 Columns = tuple[tuple[str, FeatureType], ...]
 
 
@@ -116,6 +118,10 @@ class Catalog:
     views: Mapping[str, ViewDocument]
     services: Mapping[str, tuple[ViewSelection, ...]]
     layouts: Mapping[tuple[str, int], Layout]
+    policies: Mapping[str, ServingPolicy] = field(default_factory=dict)
+    """Of the services that declare one."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Views and services whose documents this version of the platform cannot read, and why; the others are served."""
 
     def view(self, ref: str) -> ViewDocument:
         """The view that `name`, `name@2` or `name@v2` names.
@@ -128,6 +134,7 @@ class Catalog:
         if not version:
             found = next((view for view in self.views.values() if view.name == name and view.latest), None)
         if found is None:
+            self._refuse_unreadable(f"{name}@{version.removeprefix('v')}" if version else name)
             raise UnknownNameError(
                 f"the online store serves no feature view {ref!r}",
                 allowed=f"services: {chosen_from(self.services)}; views: {chosen_from(self.views)}",
@@ -136,6 +143,15 @@ class Catalog:
                 else "the store is empty: `feature-platform sync --all` fills it",
             )
         return found
+
+    def _refuse_unreadable(self, ref: str) -> None:
+        for key, problem in self.unreadable.items():
+            if ref in (key, key.partition("@")[0]):
+                raise CorruptValueError(
+                    f"the schema document of {key} cannot be read",
+                    found=problem,
+                    hint="upgrade this client; if that does not help, run `feature-platform deploy`",
+                )
 
     def select(self, service_or_refs: str | Iterable[str]) -> tuple[ViewSelection, ...]:
         """Views and their features, in the order asked for; a view or feature asked for twice appears once.
@@ -227,29 +243,48 @@ def publish(
     connection.pipeline([*commands, ("EXEC",)])
 
 
+DOCUMENTS: tuple[str, ...] = (VIEWS, SERVICES, LAYOUTS)
+"""The hashes that hold all documents, in the order in which `parse` wants them."""
+
+
 def load(connection: Connection) -> Catalog:
     """All documents, in one round trip.
 
     Raises:
-        CorruptValueError: one is not what this version of the platform writes.
         FeaturePlatformError: the store cannot be reached or refused.
     """
-    views, services, layouts = (
-        dict(zip(flat[::2], flat[1::2], strict=True))
-        for flat in connection.pipeline([("HGETALL", VIEWS), ("HGETALL", SERVICES), ("HGETALL", LAYOUTS)])
+    return parse(connection.pipeline([("HGETALL", key) for key in DOCUMENTS]))
+
+
+def parse(replies: Sequence[Sequence[bytes]]) -> Catalog:
+    """The documents in the replies to a HGETALL of each of `DOCUMENTS`.
+
+    A newer platform may have written what this one cannot read, a column type for example: that document is left out,
+    and who asks for it is told.
+    """
+    views, services, layouts = (dict(zip(flat[::2], flat[1::2], strict=True)) for flat in replies)
+    unreadable: dict[str, str] = {}
+    read = dict(_read_all(services, str, _service, unreadable))
+    return Catalog(
+        views=dict(_read_all(views, str, ViewDocument.from_json, unreadable)),
+        layouts=dict(_read_all(layouts, _layout_key, lambda text: Layout(columns_from_json(json.loads(text))), {})),
+        services={name: selections for name, (selections, _) in read.items()},
+        policies={name: policy for name, (_, policy) in read.items() if policy != FLAG_ALL},
+        unreadable=unreadable,
     )
-    try:
-        return Catalog(
-            views={key.decode(): ViewDocument.from_json(text) for key, text in views.items()},
-            services={key.decode(): _selections(json.loads(text)) for key, text in services.items()},
-            layouts={_layout_key(key.decode()): Layout(columns_from_json(json.loads(t))) for key, t in layouts.items()},
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptValueError(
-            "a schema document in the online store cannot be read",
-            found=f"{type(error).__name__}: {error}",
-            hint="publish the documents again with `feature-platform deploy`, or upgrade this client",
-        ) from error
+
+
+def _read_all(
+    texts: Mapping[bytes, bytes],
+    read_key: Callable[[str], Key],
+    read: Callable[[bytes], Document],
+    unreadable: dict[str, str],
+) -> Iterator[tuple[Key, Document]]:
+    for key, text in texts.items():
+        try:
+            yield read_key(key.decode()), read(text)
+        except (ValueError, KeyError, TypeError) as error:
+            unreadable[key.decode("utf-8", "replace")] = f"{type(error).__name__}: {error}"
 
 
 def _no_longer_latest(connection: Connection, documents: Iterable[ViewDocument]) -> list[Command]:
@@ -277,7 +312,20 @@ def _service_json(service: FeatureService) -> str:
             "freshness_seconds": _seconds(service.freshness),
             "owner": service.owner.email,
         }
+        | ({} if service.policy == FLAG_ALL else {"policy": _policy_json(service.policy)})
     )
+
+
+def _policy_json(policy: ServingPolicy) -> dict[str, Any]:
+    remedies = {"stale": policy.stale, "expired": policy.expired, "missing": policy.missing}
+    return {name: remedy.value for name, remedy in remedies.items()} | {"defaults": policy.defaults}
+
+
+def _service(text: bytes) -> tuple[tuple[ViewSelection, ...], ServingPolicy]:
+    document = json.loads(text)
+    declared = document.get("policy", {})
+    remedies = {name: Remedy(declared.get(name, Remedy.FLAG)) for name in ("stale", "expired", "missing")}
+    return _selections(document), ServingPolicy(**remedies, defaults=declared.get("defaults", {}))
 
 
 def _selections(document: Mapping[str, Any]) -> tuple[ViewSelection, ...]:

@@ -1,4 +1,4 @@
-"""Bytes to and from one Valkey server: a socket, libvalkey's parser, and a pool of them.
+"""Bytes to and from one Valkey server: a socket and libvalkey's parser.
 
 Rule: every failure leaves as a typed error, and a socket that failed is never used again. The package `valkey` would
 do as well, but importing it takes about 0.3 s of CPU (it loads asyncio, TLS and the cluster client), more than all of
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Final, Self, TypeVar
+import struct
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Self
 
 import libvalkey
 
@@ -20,12 +20,14 @@ from feature_platform.errors import ConfigurationError, FeaturePlatformError, St
 from feature_platform.online.settings import ValkeyAddress
 
 _READ_BYTES: Final = 1 << 16
-_IDLE_CONNECTIONS: Final = 64
+_BIG_READ_BYTES: Final = 1 << 18
+_SLACK: Final = 0.9
+"""A deadline may be overrun by a tenth."""
+_SENT_AT_ONCE: Final = 1 << 16
 _UNAVAILABLE: Final = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "OOM", "MISCONF")
 _REFUSED: Final = ("NOAUTH", "WRONGPASS", "NOPERM")
 
 Command = Sequence[bytes | str | int]
-Result = TypeVar("Result")
 
 
 class ClosedByServerError(StoreUnavailableError):
@@ -35,13 +37,18 @@ class ClosedByServerError(StoreUnavailableError):
 class Connection:
     """One connection. Not shared between threads."""
 
-    def __init__(self, address: ValkeyAddress, timeout_seconds: float) -> None:
+    def __init__(self, address: ValkeyAddress, timeout_seconds: float, *, read_only: bool = False) -> None:
         self.address = address
         self.pid = os.getpid()
         self._reader = libvalkey.Reader()
+        deadline = time.monotonic() + timeout_seconds
         self._socket = self._connect(timeout_seconds)
+        self._patience = 0.0
         try:
-            self._greet()
+            if commands := greeting(address, read_only=read_only):
+                self._wait_at_most(deadline - time.monotonic())
+                self.pipeline(commands)
+            self._wait_at_most(timeout_seconds)
         except BaseException:
             self.close()
             raise
@@ -77,6 +84,55 @@ class Connection:
             raise_if_error(reply, self.address)
         return replies
 
+    def begin(self, frames: bytes, seconds: float) -> None:
+        """Send commands that must be answered within so many seconds; `finish` takes the replies.
+
+        Raises:
+            StoreUnavailableError: the server cannot be reached.
+        """
+        # a system call more is a tenth of a read; the usual deadline is there from the last time
+        if not self._patience * _SLACK <= seconds <= self._patience:
+            self._wait_at_most(seconds)
+        if len(frames) <= _SENT_AT_ONCE:
+            self.send(frames)
+            return
+        deadline = time.monotonic() + seconds
+        rest = memoryview(frames)
+        while rest:
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except OSError as error:
+                raise self._unavailable(error) from error
+            self._wait_at_most(deadline - time.monotonic())
+
+    def finish(self, count: int, deadline: float) -> list[Any]:
+        """The replies to what was begun; errors that the server reported are among them, not raised.
+
+        Raises:
+            StoreUnavailableError: the server went away, or the deadline (of `time.monotonic`) passed.
+        """
+        reader = self._reader
+        replies: list[Any] = []
+        size = _READ_BYTES
+        try:
+            data = self._socket.recv(size)
+            while True:
+                if not data:
+                    raise ConnectionResetError("the server closed the connection")
+                reader.feed(data)
+                while (reply := reader.gets()) is not False:
+                    replies.append(reply)
+                    if len(replies) == count:
+                        return replies
+                if len(data) == size:
+                    size = _BIG_READ_BYTES
+                self._wait_at_most(deadline - time.monotonic())
+                data = self._socket.recv(size)
+        except OSError as error:
+            raise self._unavailable(error) from error
+        except libvalkey.ProtocolError as error:
+            raise self._no_server(error) from error
+
     def send(self, frames: bytes | memoryview) -> None:
         """Send commands that are framed already; each owes one `receive`."""
         try:
@@ -95,10 +151,28 @@ class Connection:
         except OSError as error:
             raise self._unavailable(error) from error
         except libvalkey.ProtocolError as error:
-            raise ConfigurationError(
-                f"what listens at {self.address} is no Valkey server", found=str(error), hint="check the address"
-            ) from error
+            raise self._no_server(error) from error
         return reply
+
+    def _no_server(self, error: Exception) -> ConfigurationError:
+        return ConfigurationError(
+            f"what listens at {self.address} is no Valkey server", found=str(error), hint="check the address"
+        )
+
+    def _wait_at_most(self, seconds: float) -> None:
+        """Longest wait for each piece of an answer.
+
+        The kernel's own timeouts: Python's cost a system call before each read. TLS needs Python's.
+        """
+        if seconds <= 0:
+            raise self._unavailable(TimeoutError("timed out"))
+        self._patience = seconds
+        if self.address.tls:
+            self._socket.settimeout(seconds)
+            return
+        limit = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6) or 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     def _connect(self, timeout_seconds: float) -> socket.socket:
         address = self.address
@@ -106,112 +180,49 @@ class Connection:
             if not address.socket_path:
                 opened = socket.create_connection((address.host, address.port), timeout=timeout_seconds)
                 opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return _with_tls(opened, address) if address.tls else opened
-            opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                opened.settimeout(timeout_seconds)
-                opened.connect(address.socket_path)
-            except BaseException:
-                opened.close()
-                raise
+                if address.tls:
+                    return _with_tls(opened, address)
+            else:
+                opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                try:
+                    opened.settimeout(timeout_seconds)
+                    opened.connect(address.socket_path)
+                except BaseException:
+                    opened.close()
+                    raise
         except OSError as error:
             raise self._unavailable(error) from error
+        opened.settimeout(None)
         return opened
 
-    def _greet(self) -> None:
-        commands: list[Command] = []
-        if self.address.password is not None:
-            user = (self.address.username,) if self.address.username else ()
-            commands.append(("AUTH", *user, self.address.password))
-        if self.address.database:
-            commands.append(("SELECT", self.address.database))
-        if commands:
-            self.pipeline(commands)
-
     def _unavailable(self, error: OSError) -> StoreUnavailableError:
-        kind = ClosedByServerError if isinstance(error, ConnectionError) else StoreUnavailableError
-        what = "did not answer in time" if isinstance(error, TimeoutError) else "cannot be reached"
-        return kind(
-            f"the online store at {self.address} {what}",
-            found=str(error) or type(error).__name__,
-            hint="check that Valkey runs there (`feature-platform status`); the same call may succeed later",
-        )
+        return unavailable(self.address, error)
 
 
-class ConnectionPool:
-    """Connections of one process, handed to one thread at a time.
+def greeting(address: ValkeyAddress, *, read_only: bool) -> list[Command]:
+    """What a new connection says first."""
+    commands: list[Command] = []
+    if address.password is not None:
+        user = (address.username,) if address.username else ()
+        commands.append(("AUTH", *user, address.password))
+    if address.database:
+        commands.append(("SELECT", address.database))
+    if read_only:  # a replica of a cluster answers reads only to those who say that they may be behind
+        commands.append(("READONLY",))
+    return commands
 
-    After a fork the child starts with an empty pool: it closes its copies of the parent's sockets without a word.
-    """
 
-    def __init__(self, address: ValkeyAddress, timeout_seconds: float) -> None:
-        self._address = address
-        self._timeout_seconds = timeout_seconds
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._idle: list[Connection] = []
-        self._closed = False
-
-    def run(self, work: Callable[[Connection], Result]) -> Result:
-        """Do this work on a connection; once more on a new one if an idle connection turns out to be dead.
-
-        The work must be safe to repeat.
-
-        Raises:
-            StoreUnavailableError: the server cannot be reached.
-        """
-        idle = self._take()
-        if idle is not None:
-            try:
-                with self._returned(idle):
-                    return work(idle)
-            except ClosedByServerError:
-                self.clear()  # the others went with it
-        with self._returned(Connection(self._address, self._timeout_seconds)) as fresh:
-            return work(fresh)
-
-    def clear(self) -> None:
-        """Close the idle connections."""
-        self._after_fork()
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
-
-    def close(self) -> None:
-        """Close the idle connections now, and those in use when they come back."""
-        self._closed = True
-        self.clear()
-
-    def _take(self) -> Connection | None:
-        self._after_fork()
-        if self._closed:
-            raise ConfigurationError("this client is closed", hint="connect again")
-        with self._lock:
-            return self._idle.pop() if self._idle else None
-
-    @contextmanager
-    def _returned(self, connection: Connection) -> Iterator[Connection]:
-        try:
-            yield connection
-        except BaseException:
-            connection.close()  # a reply may be outstanding
-            raise
-        with self._lock:
-            if not self._closed and connection.pid == os.getpid() and len(self._idle) < _IDLE_CONNECTIONS:
-                self._idle.append(connection)
-                return
-        connection.close()
-
-    def _after_fork(self) -> None:
-        if self._pid == os.getpid():
-            return
-        # another thread of the parent may have held the lock: the child's copy would stay locked for ever
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        for connection in self._idle:
-            connection.close()
-        self._idle = []
+def unavailable(address: ValkeyAddress, error: OSError) -> StoreUnavailableError:
+    """The typed error for what the operating system reported."""
+    gone = isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError)
+    kind = ClosedByServerError if gone else StoreUnavailableError
+    # EAGAIN is how the kernel reports that its own timeout has passed
+    late = isinstance(error, TimeoutError | BlockingIOError)
+    return kind(
+        f"the online store at {address} {'did not answer in time' if late else 'cannot be reached'}",
+        found="timed out" if late else str(error) or type(error).__name__,
+        hint="check that Valkey runs there (`feature-platform status`); the same call may succeed later",
+    )
 
 
 def _with_tls(opened: socket.socket, address: ValkeyAddress) -> socket.socket:
@@ -247,6 +258,9 @@ def raise_if_error(reply: object, address: ValkeyAddress) -> None:
         )
     if code in {"MOVED", "ASK", "CROSSSLOT"}:
         raise ConfigurationError(
-            failed, found=message, allowed="one primary server", hint="the address leads to a node of a cluster"
+            failed,
+            found=message,
+            allowed="one primary server, or a cluster by its own form of address",
+            hint="the address leads to a node of a cluster: write valkey+cluster://host:port,host:port",
         )
     raise FeaturePlatformError(failed, found=message)

@@ -8,7 +8,7 @@ short or too long is never taken for a row.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from functools import partial
 from operator import itemgetter
@@ -47,6 +47,7 @@ class RowDecoder:
         self._size = self._struct.size
         self._no_nulls = bytes(layout.bitmap_bytes)
         self._length_fields = slice(*_length_range(self._tails))
+        self._lengths = _lengths_reader(layout)
         fields = 1 + len(field_of)
         self._converters = tuple(conversions)
         self._kept_tails = tuple((n, tail[2]) for n, tail in enumerate(self._tails) if tail[0] in wanted)
@@ -62,6 +63,22 @@ class RowDecoder:
     def fixed_end(self) -> int:
         """Where the bytes behind the fixed section begin: no value of the layout is shorter."""
         return self._size
+
+    def check(self, values: Iterable[bytes]) -> None:
+        """Refuse values that are cut short or too long, without decoding them.
+
+        Raises:
+            CorruptValueError: one is.
+        """
+        size, lengths = self._size, self._lengths
+        if lengths is None:
+            for value in values:
+                if len(value) != size:
+                    self.decode(value)  # says what is wrong
+            return
+        for value in values:
+            if len(value) < size or len(value) != size + sum(lengths(value)):
+                self.decode(value)
 
     def decode(self, value: bytes) -> Sequence[Any]:
         """The features of a row.
@@ -179,6 +196,16 @@ def _fields(layout: Layout, wanted: set[int]) -> tuple[str, dict[int, int], list
 def _length_range(tails: Sequence[_Tail]) -> tuple[int, int]:
     """Columns with bytes behind the fixed section stand side by side, so their lengths are one slice."""
     return (tails[0][1], tails[-1][1] + 1) if tails else (0, 0)
+
+
+def _lengths_reader(layout: Layout) -> Callable[[bytes], tuple[int, ...]] | None:
+    """What reads the lengths of the bytes behind the fixed section; None if there are none."""
+    tails = [place for place, (_, type_) in enumerate(layout.columns) if has_tail(type_)]
+    if not tails:
+        return None
+    before = "".join(slot_format(type_) for _, type_ in layout.columns[: tails[0]])
+    skipped = HEADER_BYTES + layout.bitmap_bytes + struct.calcsize("<" + before)
+    return struct.Struct(f"<{skipped}x{len(tails)}I").unpack_from
 
 
 def _picker(indices: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:

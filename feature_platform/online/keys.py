@@ -16,7 +16,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 
-from feature_platform.domain.types import ColumnType, FeatureType
+from feature_platform.domain.types import INTEGER_RANGES, ColumnType, FeatureType
 from feature_platform.errors import EntityError, chosen_from
 
 ESCAPES = (("%", "%25"), (",", "%2C"), ("{", "%7B"), ("}", "%7D"))
@@ -31,18 +31,11 @@ VIEWS = PREFIX + "views"
 LAYOUTS = PREFIX + "layouts"
 SERVICES = PREFIX + "services"
 
-_SIGNED = {ColumnType.TINYINT: 8, ColumnType.SMALLINT: 16, ColumnType.INTEGER: 32, ColumnType.BIGINT: 64}
-_UNSIGNED = {ColumnType.UTINYINT: 8, ColumnType.USMALLINT: 16, ColumnType.UINTEGER: 32, ColumnType.UBIGINT: 64}
-_INTEGERS: dict[FeatureType, range] = {
-    **{type_: range(-(1 << (bits - 1)), 1 << (bits - 1)) for type_, bits in _SIGNED.items()},
-    **{type_: range(1 << bits) for type_, bits in _UNSIGNED.items()},
-}
 _EXPECTED: dict[FeatureType, str] = {
     ColumnType.BOOLEAN: "True or False",
     ColumnType.VARCHAR: "a str",
     ColumnType.DATE: "a datetime.date",
-    **{type_: f"an int of {bits} bits" for type_, bits in _SIGNED.items()},
-    **{type_: f"an int of {bits} bits, not negative" for type_, bits in _UNSIGNED.items()},
+    **{type_: f"an int from {allowed.start} to {allowed.stop - 1}" for type_, allowed in INTEGER_RANGES.items()},
 }
 
 
@@ -114,13 +107,13 @@ def canonical_text(name: str, type_: FeatureType, value: object) -> str:
         return "true" if value else "false"
     if type_ is ColumnType.DATE and isinstance(value, date) and not isinstance(value, datetime):
         return value.isoformat()
-    if type_ in _INTEGERS and not isinstance(value, bool):
+    if type_ in INTEGER_RANGES and not isinstance(value, bool):
         try:
             number = operator.index(value)  # type: ignore[arg-type]
         except TypeError:
             pass
         else:
-            if number in _INTEGERS[type_]:
+            if number in INTEGER_RANGES[type_]:
                 return str(number)
     raise EntityError(
         f"entity column {name!r} has a value of the wrong type",
@@ -142,7 +135,7 @@ def parse_text(name: str, type_: FeatureType, text: str) -> object:
     try:
         if type_ is ColumnType.BOOLEAN:
             return {"true": True, "false": False}[text.lower()]
-        if type_ in _INTEGERS:
+        if type_ in INTEGER_RANGES:
             return int(text)
         if type_ is ColumnType.DATE:
             return date.fromisoformat(text)

@@ -1,16 +1,23 @@
 """What a request returns: values, and for each view how far they can be trusted.
 
 Rule: a value that is None says why. With status `fresh` or `stale` the feature itself is NULL; with `expired` the row
-is older than the view's ttl; with `missing` the entity has no row.
+is older than the view's ttl; with `missing` the entity has no row. The answer holds the bytes that came; rows and
+columns are made of them when they are asked for, and nothing that was not asked for is decoded.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any, overload
+
+from feature_platform.domain.feature_service import Remedy
+from feature_platform.domain.types import FeatureType
+from feature_platform.online.codec import PREFIX_BYTES, decode_prefix
+from feature_platform.online.decoding import RowDecoder
 
 
 class FeatureStatus(enum.StrEnum):
@@ -38,31 +45,192 @@ class ViewReading:
     """Ledger position of the sync that wrote the row; with the event timestamp it leads to the batch."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewValues:
+    """One view's part of an answer: the bytes of each entity's row, how to judge them and how to read them."""
+
+    __slots__ = (
+        "_dead",
+        "_defaults",
+        "_nothing",
+        "_remedies",
+        "_stale",
+        "decoders",
+        "features",
+        "key",
+        "types",
+        "values",
+    )
+
+    def __init__(
+        self,
+        *,
+        key: str,
+        features: Sequence[str],
+        types: Sequence[FeatureType],
+        decoders: Mapping[bytes, RowDecoder],
+        values: Sequence[bytes | None],
+        dead: bytes,
+        stale: bytes,
+        remedies: Mapping[FeatureStatus, Remedy],
+        defaults: Sequence[Any],
+    ) -> None:
+        self.key = key
+        """`name@version`."""
+        self.features = features
+        """Names in the view, in the order asked for."""
+        self.types = types
+        self.decoders = decoders
+        """By the four bytes of the layout's id."""
+        self.values = values
+        """Per entity what the store holds; None if nothing."""
+        self._dead = dead
+        self._stale = stale
+        self._remedies = remedies
+        self._nothing: Sequence[Any] = (None,) * len(features)
+        self._defaults = defaults
+
+    def status(self, index: int) -> FeatureStatus:
+        """What became of the view for one entity. Event times compare as their bytes do."""
+        value = self.values[index]
+        if value is None or len(value) == PREFIX_BYTES:
+            return FeatureStatus.MISSING
+        event = value[8:PREFIX_BYTES]
+        if event <= self._dead:
+            return FeatureStatus.EXPIRED
+        return FeatureStatus.STALE if event <= self._stale else FeatureStatus.FRESH
+
+    def statuses(self) -> list[FeatureStatus]:
+        """What became of the view for every entity."""
+        return [self.status(index) for index in range(len(self.values))]
+
+    def row(self, index: int) -> Sequence[Any]:
+        """The features of one entity, as the service wants them served.
+
+        Raises:
+            CorruptValueError: the value cannot be read.
+        """
+        value = self.values[index]
+        if self._remedies or value is None or len(value) == PREFIX_BYTES or value[8:PREFIX_BYTES] <= self._dead:
+            status = self.status(index)
+            if self._remedies.get(status) is Remedy.DEFAULT:
+                return self._defaults
+            if value is None or status in (FeatureStatus.MISSING, FeatureStatus.EXPIRED):
+                return self._nothing
+        return self.decoders[value[PREFIX_BYTES:20]].decode(value)
+
+    def replaced(self, status: FeatureStatus) -> Sequence[Any] | None:
+        """What stands for values of this status; None if they are served as they are."""
+        if self._remedies.get(status) is Remedy.DEFAULT:
+            return self._defaults
+        return self._nothing if status in (FeatureStatus.MISSING, FeatureStatus.EXPIRED) else None
+
+    def reading(self, index: int, now: datetime) -> ViewReading:
+        """How far one entity's values can be trusted."""
+        value = self.values[index]
+        prefix = None if value is None else decode_prefix(value)
+        event = None if prefix is None else prefix.event_timestamp
+        return ViewReading(
+            status=self.status(index),
+            event_timestamp=event,
+            age=None if event is None else now - event,
+            position=None if prefix is None else prefix.position,
+        )
+
+
 class OnlineRow:
     """One entity's answer."""
 
-    entity: Mapping[str, Any]
-    values: Mapping[str, Any]
-    """By feature name; by `<view>__<feature>` where the plain name is taken by another view or by a key column."""
-    views: Mapping[str, ViewReading]
-    """By `name@version`."""
+    __slots__ = ("_answer", "_index", "_values", "_views")
+
+    def __init__(self, answer: OnlineFeatures, index: int) -> None:
+        self._answer = answer
+        self._index = index
+        self._values: dict[str, Any] | None = None
+        self._views: dict[str, ViewReading] | None = None
+
+    @property
+    def entity(self) -> Mapping[str, Any]:
+        """The key columns."""
+        return {name: column[self._index] for name, column in self._answer.entities.items()}
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """By feature name; by `<view>__<feature>` where the plain name is taken by another view or by a key column.
+
+        Raises:
+            CorruptValueError: a value cannot be read.
+        """
+        if self._values is None:
+            answer, index = self._answer, self._index
+            parts = answer.by_view
+            row = parts[0].row(index) if len(parts) == 1 else chain.from_iterable([part.row(index) for part in parts])
+            self._values = dict(zip(answer.feature_names, row, strict=True))
+        return self._values
+
+    @property
+    def views(self) -> Mapping[str, ViewReading]:
+        """By `name@version`."""
+        if self._views is None:
+            now = self._answer.requested_at
+            self._views = {part.key: part.reading(self._index, now) for part in self._answer.by_view}
+        return self._views
 
     def to_dict(self) -> dict[str, Any]:
         """Key columns and values."""
         return {**self.entity, **self.values}
 
+    def __repr__(self) -> str:
+        return f"OnlineRow(entity={self.entity!r}, values={self.values!r}, views={self.views!r})"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
 class OnlineFeatures:
     """The answer to a request: one row per entity, in the order asked."""
 
-    rows: tuple[OnlineRow, ...]
-    request_id: str | None = None
-    """Under which the request was logged; None if the client has no log."""
+    __slots__ = (
+        "_rows",
+        "by_view",
+        "entities",
+        "entity_types",
+        "feature_names",
+        "keys_of",
+        "request_id",
+        "requested_at",
+    )
+
+    def __init__(
+        self,
+        *,
+        entities: Mapping[str, Sequence[Any]],
+        entity_types: Mapping[str, FeatureType],
+        feature_names: Sequence[str],
+        by_view: Sequence[ViewValues],
+        keys_of: Sequence[Sequence[bytes]],
+        requested_at: datetime,
+    ) -> None:
+        self.entities = entities
+        """The key columns, as asked."""
+        self.entity_types = entity_types
+        self.feature_names = feature_names
+        """Names of the features in the answer, in the order asked."""
+        self.by_view = by_view
+        """What each view answers, as it came."""
+        self.keys_of = keys_of
+        """Per view the keys that were read, one for each entity."""
+        self.request_id: str | None = None
+        """Under which the request was logged; None if the client has no log."""
+        self.requested_at = requested_at
+        """The client's clock when the values were there: ages count up to this instant."""
+        self._rows: tuple[OnlineRow, ...] | None = None
+
+    @property
+    def rows(self) -> tuple[OnlineRow, ...]:
+        """The rows."""
+        if self._rows is None:
+            self._rows = tuple([OnlineRow(self, index) for index in range(len(self))])
+        return self._rows
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.by_view[0].values)
 
     def __iter__(self) -> Iterator[OnlineRow]:
         return iter(self.rows)
@@ -74,6 +242,28 @@ class OnlineFeatures:
     def __getitem__(self, index: int | slice) -> OnlineRow | tuple[OnlineRow, ...]:
         return self.rows[index]
 
+    def __repr__(self) -> str:
+        return f"OnlineFeatures({len(self)} rows, {', '.join(self.feature_names)})"
+
     def to_dicts(self) -> list[dict[str, Any]]:
         """Key columns and values of every row."""
         return [row.to_dict() for row in self.rows]
+
+    def to_columns(self) -> dict[str, list[Any]]:
+        """Key columns and features, each as a list."""
+        columns: dict[str, list[Any]] = {name: list(column) for name, column in self.entities.items()}
+        columns.update(zip(self.feature_names, chain.from_iterable(map(self._columns, self.by_view)), strict=True))
+        return columns
+
+    def statuses(self) -> dict[str, list[FeatureStatus]]:
+        """Per view (`name@version`) the status of every entity."""
+        return {part.key: part.statuses() for part in self.by_view}
+
+    def ages(self) -> dict[str, list[timedelta | None]]:
+        """Per view (`name@version`) the age of every entity's values, None where there are none."""
+        now = self.requested_at
+        return {part.key: [part.reading(i, now).age for i in range(len(self))] for part in self.by_view}
+
+    def _columns(self, part: ViewValues) -> Iterable[list[Any]]:
+        rows = [part.row(index) for index in range(len(self))]
+        return map(list, zip(*rows, strict=True)) if rows else ([] for _ in part.features)

@@ -4,13 +4,16 @@ Rule: a URL is parsed once, and a password never shows in a repr or an error.
 
 Forms: `valkey://[user[:password]@]host[:port][/db]`, `valkeys://…` with TLS, `unix://[user[:password]@]/path?db=0`;
 `redis://` and `rediss://` mean the same as `valkey://` and `valkeys://`. Query parameters: `db` and, with TLS,
-`ssl_ca_certs` (a file with the certificates to trust).
+`ssl_ca_certs` (a file with the certificates to trust). A cluster: `valkey+cluster://[user[:password]@]host:port,host:port`
+(`valkeys+cluster://` with TLS) with some of its nodes, and the query parameter `read_from=primaries` (default) or
+`replicas`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from feature_platform.errors import ConfigurationError
@@ -19,7 +22,10 @@ from feature_platform.settings import read
 DEFAULT_PORT = 6379
 _PLAIN = frozenset({"valkey", "redis"})
 _TLS = frozenset({"valkeys", "rediss"})
+_CLUSTER = "+cluster"
+_READ_FROM = {"primaries": False, "replicas": True}
 _FORMS = "valkey://host:port/db, valkeys://host:port/db, unix:///path/to.sock?db=0"
+_CLUSTER_FORMS = "valkey+cluster://host:port,host:port, valkeys+cluster://host:port,host:port"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +58,13 @@ class ValkeyAddress:
         except ValueError as error:
             raise _malformed(str(error)) from error
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        if parts.scheme.endswith(_CLUSTER):
+            raise ConfigurationError(
+                "this needs the address of one server, and the URL names a cluster",
+                found=f"scheme {parts.scheme}",
+                allowed=_FORMS,
+                hint="clients read from a cluster; writing to one is not supported yet",
+            )
         if unknown := query.keys() - {"db", "ssl_ca_certs"}:
             raise _malformed(f"query parameter {', '.join(sorted(unknown))}")
         path = unquote(parts.path)
@@ -77,10 +90,34 @@ class OnlineSettings:
     """What the online client needs to know."""
 
     address: ValkeyAddress
+    seeds: tuple[ValkeyAddress, ...] = ()
+    """Some nodes of a cluster; the others are learned from them. Empty: `address` is one server."""
+    from_replicas: bool = False
+    """Of a cluster, read from replicas where there are some. They may be behind their primary."""
     timeout_seconds: float = 1.0
-    """Longest wait for a connection, and for each piece of an answer."""
+    """Deadline of one call, connecting and trying again included."""
     catalog_seconds: float = 60.0
     """How long the client trusts the schema documents it has read; an unknown name or layout is looked up at once."""
+    cache_seconds: float = 0.0
+    """So long values are kept in the process and served without asking the store; 0: never."""
+    cache_entries: int = 10_000
+    """At most so many values are kept."""
+
+    @classmethod
+    def parse(cls, url: str, *, timeout_seconds: float = 1.0) -> Self:
+        """The settings that a URL names: one server, or a cluster.
+
+        Raises:
+            ConfigurationError: it has another form.
+
+        >>> [str(seed) for seed in OnlineSettings.parse("valkey+cluster://a:7000,b:7001").seeds]
+        ['valkey://a:7000/0', 'valkey://b:7001/0']
+        """
+        scheme, _, rest = url.partition("://")
+        if not scheme.endswith(_CLUSTER):
+            return cls(address=ValkeyAddress.parse(url), timeout_seconds=timeout_seconds)
+        seeds, from_replicas = _parse_cluster(scheme.removesuffix(_CLUSTER), rest)
+        return cls(address=seeds[0], seeds=seeds, from_replicas=from_replicas, timeout_seconds=timeout_seconds)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> OnlineSettings:
@@ -89,7 +126,21 @@ class OnlineSettings:
         Raises:
             ConfigurationError: the address is set nowhere, or malformed.
         """
-        return cls(address=ValkeyAddress.parse(read("VALKEY_URL", environ)))
+        return cls.parse(read("VALKEY_URL", environ))
+
+
+def _parse_cluster(scheme: str, rest: str) -> tuple[tuple[ValkeyAddress, ...], bool]:
+    rest, _, text = rest.partition("?")
+    query = {name: values[-1] for name, values in parse_qs(text, keep_blank_values=True).items()}
+    read_from = query.pop("read_from", "primaries")
+    if read_from not in _READ_FROM:
+        raise _malformed(f"read_from {read_from!r}", "read_from=primaries, read_from=replicas")
+    netloc, slash, path = rest.partition("/")
+    login, at, nodes = netloc.rpartition("@")
+    suffix = slash + path + ("?" + "&".join(f"{name}={value}" for name, value in query.items()) if query else "")
+    # every node by the form of one server, so that both forms are read by one reader
+    seeds = [ValkeyAddress.parse(f"{scheme}://{login}{at}{node.strip()}{suffix}") for node in nodes.split(",")]
+    return tuple(seeds), _READ_FROM[read_from]
 
 
 def _tcp(parts: SplitResult, port: int, path: str, query: Mapping[str, str]) -> ValkeyAddress:
@@ -118,10 +169,10 @@ def _database(text: str) -> int:
     return int(text)
 
 
-def _malformed(found: str) -> ConfigurationError:
+def _malformed(found: str, allowed: str = f"{_FORMS}, {_CLUSTER_FORMS}") -> ConfigurationError:
     return ConfigurationError(
         "the address of the online store is malformed",
         found=found,
-        allowed=_FORMS,
+        allowed=allowed,
         hint="correct FEATURE_PLATFORM_VALKEY_URL",
     )

@@ -1,0 +1,309 @@
+"""A request as a value: which keys it reads, and how what comes back becomes an answer. No input or output.
+
+Rule: all that depends only on what is asked for is worked out once, in a `ReadPlan`, and used by every request for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from feature_platform.domain.defaults import parse_default
+from feature_platform.domain.feature_service import FLAG_ALL, Remedy, ServingPolicy, ViewSelection
+from feature_platform.domain.naming import name_features
+from feature_platform.domain.types import INTEGER_RANGES, ColumnType, FeatureType
+from feature_platform.errors import CorruptValueError, EntityError, UnusableFeaturesError, chosen_from
+from feature_platform.online.catalog import Catalog, ViewDocument
+from feature_platform.online.codec import HEADER_BYTES, PREFIX_BYTES, SIGN_BIT, decode_prefix, to_micros
+from feature_platform.online.decoding import RowDecoder
+from feature_platform.online.keys import canonical_text, escape
+from feature_platform.online.result import FeatureStatus, OnlineFeatures, ViewValues
+
+Entity = Mapping[str, Any]
+Entities = Sequence[Entity] | Mapping[str, Sequence[Any]]
+EntityColumns = dict[str, list[Any]]
+
+_MICROSECOND: Final = timedelta(microseconds=1)
+_SHOWN: Final = 3
+
+
+class UnknownLayout(NamedTuple):
+    """A layout that the catalog lacks: it may have been published since."""
+
+    view: str
+    layout_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The entities of one request, and the keys to read: per view one for each entity, and each key once."""
+
+    entities: EntityColumns
+    count: int
+    keys_of: Sequence[Sequence[bytes]]
+    unique: Sequence[bytes]
+
+
+class ViewPlan:
+    """One view of a plan."""
+
+    def __init__(self, view: ViewDocument, features: Sequence[str], policy: ServingPolicy) -> None:
+        self.view = view
+        self.features = tuple(features)
+        self.keys = key_maker(view)
+        self._decoders: dict[bytes, RowDecoder] = {}
+        self._ttl = None if view.ttl is None else view.ttl // _MICROSECOND
+        self._stale_after = None if view.stale_after is None else view.stale_after // _MICROSECOND
+        declared = {
+            FeatureStatus.STALE: policy.stale,
+            FeatureStatus.EXPIRED: policy.expired,
+            FeatureStatus.MISSING: policy.missing,
+        }
+        self._remedies = {status: remedy for status, remedy in declared.items() if remedy is not Remedy.FLAG}
+        types = dict(view.features)
+        defaults = policy.defaults.get(view.key, {})
+        self.types = tuple(types[name] for name in self.features)
+        self._defaults = tuple(
+            None if defaults.get(name) is None else parse_default(types[name], defaults[name]) for name in self.features
+        )
+
+    def accept(self, values: Sequence[bytes | None], catalog: Catalog) -> UnknownLayout | None:
+        """Make sure that all values can be read; a layout that the catalog lacks, or None.
+
+        Raises:
+            CorruptValueError: a value is longer or shorter than its layout and the lengths in it say.
+        """
+        decoders = self._decoders
+        found = {value[PREFIX_BYTES:HEADER_BYTES] for value in values if value is not None}
+        for layout_id in found - decoders.keys():
+            if len(layout_id) < HEADER_BYTES - PREFIX_BYTES:
+                continue  # "no row", or too short to be a value
+            layout = catalog.layouts.get((self.view.key, int.from_bytes(layout_id, "big")))
+            if layout is None:
+                return UnknownLayout(self.view.key, layout_id)
+            decoders[layout_id] = RowDecoder(layout, self.features)
+        if len(found) == 1 and None not in values and (decoder := decoders.get(next(iter(found)))):
+            decoder.check(values)  # type: ignore[arg-type]
+            return None
+        for value in values:
+            if value is None:
+                continue
+            if len(value) < HEADER_BYTES:
+                decode_prefix(value)
+            else:
+                decoders[value[PREFIX_BYTES:HEADER_BYTES]].check((value,))
+        return None
+
+    def answer(self, values: Sequence[bytes | None], now: int) -> ViewValues:
+        """The view's part of an answer, judged at this instant (microseconds)."""
+        return ViewValues(
+            key=self.view.key,
+            features=self.features,
+            types=self.types,
+            decoders=self._decoders,
+            values=values,
+            dead=_threshold(now, self._ttl),
+            stale=_threshold(now, self._stale_after),
+            remedies=self._remedies,
+            defaults=self._defaults,
+        )
+
+    @property
+    def refuses(self) -> frozenset[FeatureStatus]:
+        """Statuses with which a request is refused."""
+        return frozenset(status for status, remedy in self._remedies.items() if remedy is Remedy.RAISE)
+
+
+class ReadPlan:
+    """What a request for certain features reads, and how it is answered."""
+
+    def __init__(self, catalog: Catalog, selections: Sequence[ViewSelection], policy: ServingPolicy = FLAG_ALL) -> None:
+        self.catalog = catalog
+        self.views = tuple(ViewPlan(catalog.views[one.key], one.features, policy) for one in selections)
+        self._entities = {name: type_ for part in self.views for name, type_ in part.view.entities}
+        self._names = name_features(selections, self._entities.keys())
+        self._refusing = tuple((index, part.refuses) for index, part in enumerate(self.views) if part.refuses)
+
+    def request(self, entities: Entities) -> Request:
+        """The keys that these entities ask for.
+
+        Raises:
+            EntityError: a key column is missing, unexpected, null or of the wrong type.
+        """
+        columns = entity_columns(entities, tuple(self._entities))
+        keys_of = [part.keys(columns) for part in self.views]
+        unique = keys_of[0] if len(keys_of) == 1 else [key for keys in keys_of for key in keys]
+        distinct = dict.fromkeys(unique)
+        if len(distinct) < len(unique):
+            unique = list(distinct)
+        return Request(entities=columns, count=len(keys_of[0]), keys_of=keys_of, unique=unique)
+
+    def answer(self, request: Request, values: Sequence[bytes | None], now: datetime) -> OnlineFeatures | UnknownLayout:
+        """The answer; or a layout that the catalog lacks, to be asked of one that has it.
+
+        Raises:
+            CorruptValueError: a value does not have the length that its layout asks for.
+            UnusableFeaturesError: the service declares that such values must not be served.
+        """
+        asked = sum(map(len, request.keys_of))
+        by_key = dict(zip(request.unique, values, strict=True)) if len(values) < asked else None
+        micros = to_micros(now)
+        parts = []
+        start = 0
+        for part, keys in zip(self.views, request.keys_of, strict=True):
+            if by_key is not None:
+                own: Sequence[bytes | None] = [by_key[key] for key in keys]
+            else:
+                own = values if len(keys) == asked else values[start : start + len(keys)]
+                start += len(keys)
+            if (unknown := part.accept(own, self.catalog)) is not None:
+                return unknown
+            parts.append(part.answer(own, micros))
+        if self._refusing:
+            self._refuse_unusable(parts)
+        return OnlineFeatures(
+            entities=request.entities,
+            entity_types=self._entities,
+            feature_names=self._names,
+            by_view=parts,
+            keys_of=request.keys_of,
+            requested_at=now,
+        )
+
+    def _refuse_unusable(self, parts: Sequence[ViewValues]) -> None:
+        unusable = [
+            (index, parts[number].key, status.value)
+            for number, refused in self._refusing
+            for index, status in enumerate(parts[number].statuses())
+            if status in refused
+        ]
+        if unusable:
+            shown = ", ".join(f"{view} is {status} for entity {index}" for index, view, status in unusable[:_SHOWN])
+            raise UnusableFeaturesError(
+                "the feature service does not want values like these",
+                unusable=tuple(unusable),
+                found=shown + (f", and {len(unusable) - _SHOWN} more" if len(unusable) > _SHOWN else ""),
+                hint="fall back as the model's owner decided; the service declares it under `meta.feature_service`",
+            )
+
+
+def unknown_layout(unknown: UnknownLayout) -> CorruptValueError:
+    """The error for a value in a layout that was never published, or has types that came after this client."""
+    return CorruptValueError(
+        f"a value of feature view {unknown.view} has a layout that was never published",
+        found=f"layout {unknown.layout_id.hex()}",
+        hint="write the view again with `feature-platform sync --rebuild`, or upgrade this client",
+    )
+
+
+def key_maker(view: ViewDocument) -> Callable[[Mapping[str, Sequence[Any]]], list[bytes]]:
+    """A function from key columns to row keys: the same as `keys.row_key`, without asking each time what is known."""
+    opening = f"{view.key}:{{".encode()
+    makers = [(name, _component_maker(name, type_)) for name, type_ in view.entities]
+    if len(makers) == 1:
+        ((name, make),) = makers
+        return lambda columns: [b"%b%b}" % (opening, text) for text in make(columns[name])]
+
+    def join(columns: Mapping[str, Sequence[Any]]) -> list[bytes]:
+        texts = [make(columns[name]) for name, make in makers]
+        return [b"%b%b}" % (opening, b",".join(parts)) for parts in zip(*texts, strict=True)]
+
+    return join
+
+
+def _component_maker(name: str, type_: FeatureType) -> Callable[[Sequence[Any]], list[bytes]]:
+    def checked(value: object) -> bytes:
+        try:
+            return escape(canonical_text(name, type_, value)).encode()
+        except UnicodeEncodeError as error:
+            raise EntityError(
+                "an entity key is no valid Unicode text", found=repr(value), hint="remove lone surrogates"
+            ) from error
+
+    def plain(value: str) -> bool:
+        return value.isalnum() and value.isascii()
+
+    if type_ is ColumnType.VARCHAR:
+        return lambda values: [
+            value.encode() if type(value) is str and plain(value) else checked(value) for value in values
+        ]
+    if type_ in INTEGER_RANGES:
+        allowed = INTEGER_RANGES[type_]
+        return lambda values: [
+            b"%d" % value if type(value) is int and value in allowed else checked(value) for value in values
+        ]
+    return lambda values: [checked(value) for value in values]
+
+
+def entity_columns(entities: Entities, names: Sequence[str]) -> EntityColumns:
+    """The key columns of a request, whichever form it has.
+
+    Raises:
+        EntityError: a key column is missing or unexpected, or the columns differ in length.
+    """
+    if isinstance(entities, Mapping):
+        return _checked_columns(entities, names)
+    rows = entities if isinstance(entities, list | tuple) else tuple(entities)
+    try:
+        columns = {name: [row[name] for row in rows] for name in names}
+        width = len(names)
+        if set(map(len, rows)) <= {width}:
+            return columns
+    except (KeyError, TypeError, IndexError):
+        pass
+    for row in rows:
+        if not isinstance(row, Mapping):
+            raise EntityError(
+                "an entity is no dict", found=repr(row), allowed="a dict per entity, or a dict of columns"
+            )
+        _check_names(row.keys(), names)
+    return columns
+
+
+def _checked_columns(entities: Mapping[str, Sequence[Any]], names: Sequence[str]) -> EntityColumns:
+    columns: EntityColumns = {}
+    for name, column in entities.items():
+        if isinstance(column, str) or not isinstance(column, Iterable):
+            raise EntityError(
+                f"entity column {name!r} is no list",
+                found=repr(column),
+                allowed="a dict per entity, or a dict of columns",
+                hint="for one entity write [{…}]",
+            )
+        # arrays of numpy, Arrow and pandas: their own scalars are no Python values
+        to_list = getattr(column, "tolist", None)
+        columns[name] = to_list() if callable(to_list) else list(column)
+    _check_names(columns.keys(), names)
+    if len({len(column) for column in columns.values()}) > 1:
+        raise EntityError(
+            "the entity columns differ in length",
+            found=", ".join(f"{name}: {len(column)}" for name, column in columns.items()),
+        )
+    return columns
+
+
+def _check_names(found: Iterable[str], names: Sequence[str]) -> None:
+    found = set(found)
+    if unexpected := found.difference(names):
+        raise EntityError(
+            f"unknown entity column {chosen_from(unexpected)}",
+            allowed=chosen_from(names),
+            hint="leave out columns that are no key of the views asked for",
+        )
+    for name in names:
+        if name not in found:
+            raise EntityError(
+                f"entity column {name!r} is missing",
+                found=chosen_from(found),
+                allowed=chosen_from(names),
+                hint=f"give every entity a value for {name!r}",
+            )
+
+
+def _threshold(now: int, bound: int | None) -> bytes:
+    """The latest event time, as a value's prefix has it, whose age has reached the bound; before any if it has none."""
+    if bound is None:
+        return b""
+    return min(max(now - bound + SIGN_BIT, 0), 2 * SIGN_BIT - 1).to_bytes(8, "big")

@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 
 from feature_platform.errors import ConfigurationError, LedgerUnavailableError, NotDeployedError
-from feature_platform.lake.extensions import extension_directory
+from feature_platform.lake.extensions import are_checked, extension_directory, load_extensions
 from feature_platform.lake.scratch import scratch_directory
 from feature_platform.lake.sql import quote_identifier, quote_literal
 from feature_platform.settings import Settings
@@ -64,8 +64,10 @@ def connect(
         NotDeployedError: `read_only` and the catalog does not exist yet.
         LedgerUnavailableError: the catalog's Postgres cannot be reached.
     """
-    connection = open_duckdb(settings, threads=threads)
+    extensions = ("ducklake", "postgres_scanner", *(("httpfs",) if "://" in settings.lake_data else ()))
+    connection = _open(settings, threads=threads, unsigned=are_checked(extensions))
     try:
+        load_extensions(connection, extensions)
         attach = build_attach(settings, read_only=read_only, catalog=catalog, snapshot=snapshot)
         _attach(connection, settings, attach, read_only=read_only)
         connection.execute(f"use {quote_identifier(catalog)}")
@@ -81,12 +83,17 @@ def open_duckdb(settings: Settings, *, threads: int | None = None) -> duckdb.Duc
     Raises:
         ConfigurationError: DuckDB refused a setting.
     """
+    return _open(settings, threads=threads, unsigned=False)
+
+
+def _open(settings: Settings, *, threads: int | None, unsigned: bool) -> duckdb.DuckDBPyConnection:
     config = {
         "memory_limit": settings.duckdb_memory,
         "temp_directory": str(scratch_directory(settings.scratch)),
         "extension_directory": str(extension_directory(settings.home)),
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
+        "allow_unsigned_extensions": str(unsigned).lower(),
     }
     if threads is not None:
         config["threads"] = str(threads)
@@ -99,11 +106,8 @@ def open_duckdb(settings: Settings, *, threads: int | None = None) -> duckdb.Duc
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, settings: Settings, attach: str, *, read_only: bool) -> None:
-    remote = "://" in settings.lake_data
-    if not remote and not read_only:
+    if "://" not in settings.lake_data and not read_only:
         Path(settings.lake_data).mkdir(parents=True, exist_ok=True)
-    for extension in ("ducklake", "postgres_scanner", *(("httpfs",) if remote else ())):
-        connection.execute(f"load {extension}")
     connection.execute(f"set ducklake_max_retry_count = {COMMIT_RETRIES}")
     try:
         connection.execute(attach)

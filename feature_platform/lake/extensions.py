@@ -2,12 +2,16 @@
 
 The wheels carry DuckDB's own signed binaries. DuckDB looks for them in `<directory>/v<version>/<platform>/`, so links
 are placed there. A link is replaced when it points elsewhere (the virtual environment was moved or renewed).
+
+Rule: a process lets DuckDB check the signature of each file once. DuckDB would hash 80 MB anew for every connection,
+0.3 s of CPU, which is more than all the rest of opening the lake.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +20,9 @@ import duckdb
 from feature_platform.errors import ConfigurationError
 
 EXTENSIONS = ("ducklake", "postgres_scanner", "httpfs")
+
+_checked: set[tuple[Path, int, int, int]] = set()
+"""Files whose signature DuckDB has checked in this process, as they were then."""
 
 
 def extension_directory(home: Path) -> Path:
@@ -49,6 +56,28 @@ def wheel_file(name: str) -> Path:
         found=f"no {package}/extensions/v{duckdb.__version__} in this environment",
         hint=f"pip install {package.replace('_', '-')}=={duckdb.__version__}",
     )
+
+
+def are_checked(names: Iterable[str]) -> bool:
+    """Whether DuckDB has checked the signatures of these extensions in this process, and the files are the same."""
+    return _checked.issuperset(map(_identity, names))
+
+
+def load_extensions(connection: duckdb.DuckDBPyConnection, names: Iterable[str]) -> None:
+    """Load them. Afterwards the connection loads nothing unsigned, however it was opened."""
+    identities = {_identity(name) for name in names}
+    row = connection.execute("select current_setting('allow_unsigned_extensions')").fetchone()
+    for name in names:
+        connection.execute(f"load {name}")
+    if row == (False,):
+        _checked.update(identities)
+    connection.execute("set allow_unsigned_extensions = false")  # there is no way back to true
+
+
+def _identity(name: str) -> tuple[Path, int, int, int]:
+    path = wheel_file(name)
+    stat = path.stat()
+    return path, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 @lru_cache(maxsize=1)

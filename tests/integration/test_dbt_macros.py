@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from dbt_runs import Dbt, batches_of, dbt_environment, message, parse
+from tiny_platform import TINY_PROJECT
 
 from feature_platform import lake
 from feature_platform.domain.windows import Grain, Partition, partition_starting
@@ -80,7 +82,7 @@ def write_project(root: Path, models: dict[str, str]) -> Path:
     (project / "models").mkdir(parents=True)
     macros = os.path.relpath(REPOSITORY / "feature_platform" / "dbt" / "macros", project)
     (project / "dbt_project.yml").write_text(PROJECT.format(macros=macros))
-    (project / "profiles.yml").write_text((REPOSITORY / "dbt_project" / "profiles.yml").read_text())
+    shutil.copy(TINY_PROJECT / "dbt_project" / "profiles.yml", project)
     for name, sql in models.items():
         (project / "models" / f"{name}.sql").write_text(sql)
     declared = "".join(

@@ -168,6 +168,23 @@ def test_unknown_extensions_are_not_fetched(place):
             lake.execute("select * from read_parquet('https://192.0.2.1/x.parquet')")
 
 
+def test_signatures_are_checked_once_per_file_and_no_connection_takes_an_unsigned_one(place, tmp_path, monkeypatch):
+    connect(place).close()
+    altered = tmp_path / "altered.duckdb_extension"
+    content = bytearray(wheel_file("ducklake").read_bytes())
+    content[1_000_000] ^= 1
+    altered.write_bytes(content)
+    with closing(connect(place)) as lake, pytest.raises(duckdb.Error, match="signature"):
+        lake.execute(f"load '{altered}'")
+    # the file is replaced after the process has seen the right one
+    right = wheel_file
+    replaced = lambda name: altered if name == "ducklake" else right(name)  # noqa: E731
+    monkeypatch.setattr("feature_platform.lake.extensions.wheel_file", replaced)
+    for _ in range(2):
+        with pytest.raises(duckdb.Error, match="signature"):
+            connect(place)
+
+
 def test_extension_links_follow_a_renewed_environment(tmp_path):
     directory = extension_directory(tmp_path)
     links = sorted(directory.rglob("*.duckdb_extension"))

@@ -131,8 +131,7 @@ class FeatureClient:
         asked = service_or_refs if isinstance(service_or_refs, str) else tuple(service_or_refs)
         answer = self._transport.run(self._reading.get(asked, entities), timeout_seconds)
         if self.log is not None:
-            parts = [(part.key, keys, part.values) for part, keys in zip(answer.by_view, answer.keys_of, strict=True)]
-            answer.request_id = self.log.offer(asked, request_id, answer.requested_at, parts)
+            answer.request_id = self.log.offer(asked, request_id, answer.requested_at, answer.logged_parts)
         return answer
 
     def hot_keys(self, view: str | None = None) -> tuple[HotKey, ...]:

@@ -1,8 +1,8 @@
 """What a request returns: values, and for each view how far they can be trusted.
 
 Rule: a value that is None says why. With status `fresh` or `stale` the feature itself is NULL; with `expired` the row
-is older than the view's ttl; with `missing` the entity has no row. The answer holds the bytes that came; rows and
-columns are made of them when they are asked for, and nothing that was not asked for is decoded.
+is older than the view's ttl; with `missing` the entity has no row. The answer holds the bytes that came; rows, columns
+and arrays are made of them when they are asked for, and nothing that was not asked for is decoded.
 """
 
 from __future__ import annotations
@@ -12,12 +12,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from feature_platform.domain.feature_service import Remedy
 from feature_platform.domain.types import FeatureType
 from feature_platform.online.codec import PREFIX_BYTES, decode_prefix
 from feature_platform.online.decoding import RowDecoder
+
+if TYPE_CHECKING:
+    # extras: imported by the methods that make them
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
 
 
 class FeatureStatus(enum.StrEnum):
@@ -117,6 +123,11 @@ class ViewValues:
             if value is None or status in (FeatureStatus.MISSING, FeatureStatus.EXPIRED):
                 return self._nothing
         return self.decoders[value[PREFIX_BYTES:20]].decode(value)
+
+    @property
+    def served_after(self) -> bytes:
+        """Rows whose event time (as in their bytes) is later than this are served as they are, all others are not."""
+        return max(self._dead, self._stale if self._remedies.get(FeatureStatus.STALE) is Remedy.DEFAULT else b"")
 
     def replaced(self, status: FeatureStatus) -> Sequence[Any] | None:
         """What stands for values of this status; None if they are served as they are."""
@@ -223,6 +234,11 @@ class OnlineFeatures:
         self._rows: tuple[OnlineRow, ...] | None = None
 
     @property
+    def logged_parts(self) -> list[tuple[str, Sequence[bytes], Sequence[bytes | None]]]:
+        """Per view the keys that were read and what came: what the feature log keeps."""
+        return [(part.key, keys, part.values) for part, keys in zip(self.by_view, self.keys_of, strict=True)]
+
+    @property
     def rows(self) -> tuple[OnlineRow, ...]:
         """The rows."""
         if self._rows is None:
@@ -264,6 +280,53 @@ class OnlineFeatures:
         now = self.requested_at
         return {part.key: [part.reading(i, now).age for i in range(len(self))] for part in self.by_view}
 
+    def to_numpy(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Features as numpy arrays; the extra `columnar`.
+
+        NULL, expired and missing are NaN; integers and booleans become float64 where a column has such. Lists of one
+        length are matrices if none is NULL. Columns of other types hold Python objects, None among them.
+
+        Raises:
+            ConfigurationError: numpy is not installed.
+            CorruptValueError: a value cannot be read.
+        """
+        arrays: dict[str, np.ndarray[Any, Any]] = _columnar().to_numpy(self)
+        return arrays
+
+    def to_arrow(self) -> pa.Table:
+        """Key columns and features as an Arrow table, in the types of the views; the extra `columnar`.
+
+        Raises:
+            ConfigurationError: pyarrow is not installed.
+            CorruptValueError: a value cannot be read.
+        """
+        return _columnar().to_arrow(self)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Key columns and features as a DataFrame with Arrow's types; the extra `pandas`.
+
+        Raises:
+            ConfigurationError: pandas or pyarrow is not installed.
+            CorruptValueError: a value cannot be read.
+        """
+        frame: pd.DataFrame = _columnar().to_pandas(self)
+        return frame
+
     def _columns(self, part: ViewValues) -> Iterable[list[Any]]:
         rows = [part.row(index) for index in range(len(self))]
         return map(list, zip(*rows, strict=True)) if rows else ([] for _ in part.features)
+
+
+def _columnar() -> Any:
+    # numpy takes longer to import than all of the client
+    from feature_platform.errors import ConfigurationError
+
+    try:
+        from feature_platform.online import columnar
+    except ImportError as error:
+        raise ConfigurationError(
+            "columns as arrays need packages that are not installed",
+            found=str(error),
+            hint="pip install 'feature-platform[columnar]' (or [pandas])",
+        ) from error
+    return columnar

@@ -31,6 +31,7 @@ from feature_platform.sync.encoding import encode_absent, encode_keys, encode_ro
 ADVERSARIAL = st.text(alphabet=st.sampled_from(list("%,{}:@2357BCD$\r\n\0 é漢😀")), max_size=6)
 TEXT = st.one_of(ADVERSARIAL, st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20))
 INSTANTS = st.datetimes(timezones=st.just(UTC)).map(lambda t: t.astimezone(UTC))
+EPOCH_NOW = datetime(2026, 3, 10, tzinfo=UTC)
 FLOATS32 = st.floats(width=32)
 
 

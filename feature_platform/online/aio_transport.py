@@ -1,0 +1,235 @@
+"""Drives exchanges over asyncio: a few connections per node, each shared by many tasks.
+
+Rule: a server answers in the order of the questions, so tasks share a connection and each waits for its own replies.
+A task that gives up leaves its replies behind, to be dropped when they come; a connection that has not answered for the
+client's whole timeout is closed, and those who still waited on it try elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from typing import Any, Final, TypeVar
+
+import libvalkey
+
+from feature_platform.errors import ConfigurationError, StoreUnavailableError
+from feature_platform.online.connection import greeting, raise_if_error, unavailable
+from feature_platform.online.exchange import Call, Outcome, Pause, Steps, Store
+from feature_platform.online.settings import ValkeyAddress
+
+CONNECTIONS: Final = 4
+"""Connections per node: another is opened while all are busy, up to this many."""
+
+_SLACK: Final = 0.9
+
+T = TypeVar("T")
+
+
+class _Waiter:
+    """A call under way."""
+
+    __slots__ = ("count", "future", "replies", "since")
+
+    def __init__(self, count: int, future: asyncio.Future[list[Any]], since: float) -> None:
+        self.count = count
+        self.future = future
+        self.since = since
+        self.replies: list[Any] = []
+
+
+class AioConnection(asyncio.Protocol):
+    """One connection of one event loop."""
+
+    def __init__(self, address: ValkeyAddress, loop: asyncio.AbstractEventLoop) -> None:
+        self.address = address
+        self.loop = loop
+        self.lost: Exception | None = None
+        self.waiting: deque[_Waiter] = deque()
+        self._reader = libvalkey.Reader()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        reader = self._reader
+        reader.feed(data)
+        try:
+            while (reply := reader.gets()) is not False:
+                waiter = self.waiting[0]
+                waiter.replies.append(reply)
+                if len(waiter.replies) == waiter.count:
+                    self.waiting.popleft()
+                    if not waiter.future.done():
+                        waiter.future.set_result(waiter.replies)
+        except (libvalkey.ProtocolError, IndexError) as error:
+            self._end(
+                ConfigurationError(
+                    f"what listens at {self.address} is no Valkey server", found=str(error), hint="check the address"
+                )
+            )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        if self.lost is None:
+            lost = exc if isinstance(exc, OSError) else ConnectionResetError("the server closed the connection")
+            self._end(unavailable(self.address, lost))
+
+    def call(self, payload: bytes, count: int) -> asyncio.Future[list[Any]]:
+        """Send commands; the future holds their replies."""
+        future: asyncio.Future[list[Any]] = self.loop.create_future()
+        if self.lost is not None or self._transport is None:
+            future.set_exception(self.lost or unavailable(self.address, ConnectionResetError("not connected")))
+            return future
+        self.waiting.append(_Waiter(count, future, self.loop.time()))
+        self._transport.write(payload)
+        return future
+
+    def expire(self, future: asyncio.Future[list[Any]], patience: float) -> None:
+        """One task has waited long enough. If the longest wait is longer than this, nobody gets an answer here."""
+        if future.done():
+            return
+        future.set_exception(unavailable(self.address, TimeoutError("timed out")))
+        if self.waiting and self.loop.time() - self.waiting[0].since >= patience * _SLACK:
+            self.close()
+
+    def close(self) -> None:
+        """Close it; those who wait are told."""
+        self._end(unavailable(self.address, ConnectionResetError("the connection was closed")))
+
+    def _end(self, error: Exception) -> None:
+        self.lost = error
+        if self._transport is not None:
+            self._transport.abort()
+        waiting, self.waiting = self.waiting, deque()
+        for waiter in waiting:
+            if not waiter.future.done():
+                waiter.future.set_exception(error)
+
+
+class AioTransport:
+    """The connections of one client. They belong to the event loop that first used them; another one has its own."""
+
+    def __init__(self, store: Store, timeout_seconds: float) -> None:
+        self._store = store
+        self._timeout_seconds = timeout_seconds
+        self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._connections: dict[str, list[AioConnection]] = {}
+        self._opening: dict[str, asyncio.Lock] = {}
+        self._closed = False
+
+    async def run(self, steps: Steps[T], timeout_seconds: float | None = None) -> T:
+        """Drive an exchange to its end.
+
+        Raises:
+            StoreUnavailableError: a server cannot be reached, or did not answer in time.
+            FeaturePlatformError: whatever the exchange raises.
+        """
+        loop = asyncio.get_running_loop()
+        timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        deadline = loop.time() + timeout
+        patience = timeout * self._store.patience
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Pause):
+                    in_time = loop.time() + step.seconds < deadline
+                    if in_time:
+                        await asyncio.sleep(step.seconds)
+                    step = steps.send(in_time)
+                    continue
+                limit = min(deadline, loop.time() + patience)
+                if len(step) == 1:
+                    step = steps.send((await self._call(step[0], loop, limit),))
+                else:
+                    step = steps.send(await asyncio.gather(*(self._call(call, loop, limit) for call in step)))
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        finally:
+            steps.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self._closed = True
+        for connections in self._connections.values():
+            for connection in connections:
+                connection.close()
+        self._connections.clear()
+        await asyncio.sleep(0)  # the loop closes the sockets
+
+    async def _call(self, call: Call, loop: asyncio.AbstractEventLoop, limit: float) -> Outcome:
+        node, payload, count = call
+        connection: AioConnection | None = None
+        timer = None
+        try:
+            connection = self._free(node, loop) or await self._connect(node, loop, limit)
+            future = connection.call(payload, count)
+            timer = loop.call_at(limit, connection.expire, future, self._timeout_seconds * self._store.patience)
+            return await future
+        except StoreUnavailableError as error:
+            return error
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _free(self, node: str, loop: asyncio.AbstractEventLoop) -> AioConnection | None:
+        """The least busy connection, unless another may be opened instead."""
+        if self._closed:
+            raise ConfigurationError("this client is closed", hint="connect again")
+        owner = (os.getpid(), loop)
+        if self._owner != owner:
+            # after a fork, or in another loop: the connections are not ours to close
+            self._owner, self._connections, self._opening = owner, {}, {}
+        connections = self._connections.get(node)
+        if not connections:
+            return None
+        best = connections[0]
+        for connection in connections:
+            if connection.lost is not None:
+                self._connections[node] = [other for other in connections if other.lost is None]
+                return self._free(node, loop)
+            if len(connection.waiting) < len(best.waiting):
+                best = connection
+        if best.waiting and len(connections) < CONNECTIONS:
+            return None
+        return best
+
+    async def _connect(self, node: str, loop: asyncio.AbstractEventLoop, limit: float) -> AioConnection:
+        address, read_only = self._store.address(node)
+        try:
+            async with asyncio.timeout_at(limit), self._opening.setdefault(node, asyncio.Lock()):
+                # one at a time: those who waited may find that they need none
+                if (free := self._free(node, loop)) is not None:
+                    return free
+                connection = await _open(address, loop)
+                try:
+                    for command in greeting(address, read_only=read_only):
+                        (reply,) = await connection.call(libvalkey.pack_command(tuple(command)), 1)
+                        raise_if_error(reply, address)
+                except BaseException:
+                    connection.close()
+                    raise
+                self._connections.setdefault(node, []).append(connection)
+                return connection
+        except OSError as error:  # TimeoutError is one
+            raise unavailable(address, error) from error
+
+
+async def _open(address: ValkeyAddress, loop: asyncio.AbstractEventLoop) -> AioConnection:
+    def protocol() -> AioConnection:
+        return AioConnection(address, loop)
+
+    if address.socket_path:
+        _, connection = await loop.create_unix_connection(protocol, address.socket_path)
+    elif address.tls:
+        import ssl
+
+        context = ssl.create_default_context(cafile=address.ca_certs)
+        _, connection = await loop.create_connection(protocol, address.host, address.port, ssl=context)
+    else:
+        _, connection = await loop.create_connection(protocol, address.host, address.port)
+    return connection

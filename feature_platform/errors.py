@@ -7,6 +7,7 @@
     ├── RequestError                the caller asked for something that cannot be answered
     │   ├── UnknownNameError        no such feature view, feature, service, store, partition
     │   ├── NameTakenError          this name was given before and is never given again
+    │   ├── RowsRetiredError        rows that the answer is made of were deleted by retention
     │   ├── EntityError             wrong entity column, type or a null key
     │   └── TimestampError          a naive or missing timestamp
     ├── UnusableFeaturesError       values are stale, expired or missing, and the service asked not to be given such
@@ -131,6 +132,10 @@ class UnknownNameError(RequestError):
 
 class NameTakenError(RequestError):
     """A name that is given once was given before."""
+
+
+class RowsRetiredError(RequestError):
+    """Rows that the answer is made of were deleted by retention, or are about to be."""
 
 
 class EntityError(RequestError):

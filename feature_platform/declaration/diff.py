@@ -16,6 +16,7 @@ _SETTINGS = (
     "ttl",
     "availability_delay",
     "late_data",
+    "retention",
     "freshness",
     "online",
     "owner",

@@ -29,11 +29,12 @@ from feature_platform.domain.feature_view import (
     Owner,
     Source,
 )
+from feature_platform.domain.retention import SHORTEST, Retention
 from feature_platform.domain.windows import Grain, floor, following
 from feature_platform.errors import chosen_from
 
 SECTION = "meta.feature_view"
-KEYS = ("availability_delay", "entities", "expectations", "freshness", "late_data", "online", "ttl")
+KEYS = ("availability_delay", "entities", "expectations", "freshness", "late_data", "online", "retention", "ttl")
 ACCESS = ("private", "protected", "public")
 SCHEMA = "batches"
 FOLDER = "feature_views"
@@ -129,6 +130,7 @@ def parse_view(node: Node, project: Project, reporter: Reporter) -> FeatureView:
         sql_path=str(node.get("original_file_path")),
         yaml_path=yaml_path(node),
         code_version=code_version(project.manifest, node),
+        retention=_retention(section),
     )
 
 
@@ -261,6 +263,17 @@ def _late_data(section: Section) -> LateData:
     if window is None:
         window = timedelta(0) if policy is LatePolicy.IGNORE else DEFAULT_LATE_WINDOW
     return LateData(policy=policy, window=window)
+
+
+def _retention(section: Section) -> Retention:
+    kept = Section.read(
+        section.path("retention"), section.values.get("retention"), ("superseded", "logged"), section.reporter
+    )
+    found = {key: kept.duration(key, positive=True) for key in ("superseded", "logged")}
+    for key, duration in found.items():
+        if duration is not None and duration < SHORTEST:
+            kept.report(key, "is shorter than a query may take", allowed=f"at least {format_duration(SHORTEST)}")
+    return Retention(**found)
 
 
 def _check_times(

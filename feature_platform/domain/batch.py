@@ -76,6 +76,8 @@ class PublishedBatch:
     opened_at: datetime
     computed_at: datetime
     published_at: datetime
+    retired_seq: int | None = None
+    """The number under which it was retired: its rows are gone, or about to go. An active batch never is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

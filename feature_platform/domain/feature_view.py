@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from feature_platform.domain.retention import Retention
 from feature_platform.domain.types import FeatureType
 from feature_platform.domain.windows import Grain
 
@@ -120,6 +121,7 @@ class FeatureView:
     yaml_path: str
     code_version: str
     """Hash over the SQL and the declaration of the model and of everything upstream of it, and the macros it uses."""
+    retention: Retention = field(default_factory=Retention)
 
     @property
     def key(self) -> str:

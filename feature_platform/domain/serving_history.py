@@ -2,7 +2,8 @@
 
 Rule: a store is *known* between two sightings of one incarnation (nonce and server process) whose position never fell,
 from the first sighting that is at or past every position known to have been reached. Everything else is unknown:
-between incarnations (the store was emptied, restarted or set back), and after the last sighting. While it is known it
+between incarnations (the store was emptied, restarted or set back), after the last sighting, and while it held rows
+that retention has deleted since. While it is known it
 holds `state(d)`, d the greatest position whose sync has ended, or `state(j)` of a sync to j > d that has begun.
 
 A store is read at some moment between asking it and recording what it said. A sighting therefore counts from its record
@@ -160,6 +161,8 @@ class ServedHistory:
     ends: tuple[tuple[datetime, int], ...]
     """(instant, position) of each ended sync that reached further than all before it."""
     syncs: tuple[SyncSpan, ...]
+    forgotten: tuple[tuple[datetime, datetime], ...] = ()
+    """From when until before when the store held, or may have held, rows that were deleted since."""
 
     @property
     def live_since(self) -> datetime | None:
@@ -213,10 +216,12 @@ class ServedHistory:
         for span in self.known:
             edges |= {first if span.since is None else span.since, span.until + INSTANT}
         edges |= {sync.began_at for sync in self.syncs} | {instant for instant, _ in self.ends}
+        forgotten = _merged(self.forgotten)
+        edges |= {edge for span in forgotten for edge in span}
         ordered = sorted(edge for edge in edges if first <= edge <= last)
         waiting = sorted(self.syncs, key=lambda sync: sync.began_at, reverse=True)
         begun: set[int] = set()
-        known = 0
+        known = lost = 0
         for since, until in pairwise(ordered):
             settled = self.settled_at(since)
             while waiting and waiting[-1].began_at <= since:
@@ -225,7 +230,10 @@ class ServedHistory:
             while known < len(self.known) and self.known[known].until < since:
                 known += 1
             here = self.known[known] if known < len(self.known) else None
-            if here is None or (here.since is not None and here.since > since):
+            while lost < len(forgotten) and forgotten[lost][1] <= since:
+                lost += 1
+            is_forgotten = lost < len(forgotten) and forgotten[lost][0] <= since
+            if is_forgotten or here is None or (here.since is not None and here.since > since):
                 yield Window(since=since, until=until, kind=WindowKind.UNKNOWN)
             elif begun:
                 yield Window(since=since, until=until, kind=WindowKind.IN_FLIGHT, candidates=tuple(sorted(begun)))
@@ -237,6 +245,17 @@ class ServedHistory:
     @cached_property
     def _instants(self) -> list[datetime]:
         return [instant for instant, _ in self.ends]
+
+
+def _merged(spans: Iterable[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:
+    """The same instants, as spans in order that do not overlap."""
+    merged: list[tuple[datetime, datetime]] = []
+    for since, until in sorted(spans):
+        if merged and since <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(until, merged[-1][1]))
+        else:
+            merged.append((since, until))
+    return merged
 
 
 def derive_history(observations: Iterable[Observation], syncs: Iterable[SyncSpan]) -> ServedHistory:

@@ -23,11 +23,14 @@ from feature_platform.ledger.records import (
     SourceLoad,
     UnfinishedBatch,
 )
+from feature_platform.ledger.retired import RetiredBatch, RetirementLedger
 from feature_platform.ledger.stores import StoreLedger
 from feature_platform.ledger.training_sets import TrainingSetLedger, TrainingSetRecord
 
 
-class Ledger(HeldLedger, SyncLedger, StoreLedger, LateLedger, TrainingSetLedger, MeterLedger, Journal):
+class Ledger(
+    HeldLedger, SyncLedger, StoreLedger, LateLedger, TrainingSetLedger, RetirementLedger, MeterLedger, Journal
+):
     """One connection to the ledger; one per thread. `with Ledger.connect(url) as ledger: …`."""
 
 
@@ -38,6 +41,7 @@ __all__ = [
     "Incident",
     "Ledger",
     "LedgerEvent",
+    "RetiredBatch",
     "SourceLoad",
     "SyncTotals",
     "TrainingSetRecord",

@@ -235,14 +235,14 @@ class BatchLedger(LedgerConnection):
 
         Args:
             view_key: `name@version`.
-            at_sequence: only what was published as of this number of the ledger.
+            at_sequence: only what was published (and retired) as of this number of the ledger.
         """
         rows = self._fetch(
             f"select {PUBLISHED} from published_batches where view = %s and (%s::bigint is null or ledger_seq <= %s)"
             " order by position",
             (view_key, at_sequence, at_sequence),
         )
-        return tuple(map(read_published, rows))
+        return tuple(read_published(row, at_sequence=at_sequence) for row in rows)
 
     def superseded_between(self, view_key: str, after: int, through: int) -> tuple[PublishedBatch, ...]:
         """The batches active at position `after` that are no longer active at `through`, by partition."""

@@ -9,7 +9,7 @@ from feature_platform.ledger.records import BatchHistory
 
 PUBLISHED = (
     "batch_id::text, batch_seq, view, partition_start, partition_end, grain, position, ledger_seq, row_count,"
-    " source_watermark, opened_at, computed_at, published_at"
+    " source_watermark, opened_at, computed_at, published_at, retired_seq"
 )
 
 HISTORY = """
@@ -36,8 +36,9 @@ def read_batch(row: Row) -> Batch:
     return Batch(batch_id=row[0], seq=row[1], view=row[2], partition=partition)
 
 
-def read_published(row: Row) -> PublishedBatch:
-    """A published batch from the columns of `PUBLISHED`."""
+def read_published(row: Row, *, at_sequence: int | None = None) -> PublishedBatch:
+    """A published batch from the columns of `PUBLISHED`, as of a number of the ledger."""
+    is_retired = row[13] is not None and (at_sequence is None or row[13] <= at_sequence)
     return PublishedBatch(
         batch_id=row[0],
         seq=row[1],
@@ -50,6 +51,7 @@ def read_published(row: Row) -> PublishedBatch:
         opened_at=row[10],
         computed_at=row[11],
         published_at=row[12],
+        retired_seq=row[13] if is_retired else None,
     )
 
 

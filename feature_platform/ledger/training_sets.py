@@ -106,6 +106,7 @@ class TrainingSetLedger(LedgerConnection):
 
         Raises:
             NameTakenError: there is one of this name and version.
+            LedgerConflictError: a batch of it was retired while it was made.
         """
         with self._append() as append:
             if not append.insert(

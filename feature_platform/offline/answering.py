@@ -233,6 +233,7 @@ class _Answering:
         history = self._evidence.history
         assert history is not None  # noqa: S101 - _begin_of_served
         ttl = self._question.view.ttl
+        history = served.without_retired(history, self._evidence.published, ttl)
         join = self._without_unknown(join, history, oldest, newest)
         batches = served.seen_batches(self._evidence.published, history)
         settled = served.settled_batches(batches, oldest=oldest, newest=newest, ttl=ttl)

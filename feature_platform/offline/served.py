@@ -5,7 +5,7 @@ positions from its own until that of the first publish that supersedes it (a hal
 superseding one was published first), so it is seen from the end of the first sync that covers its own position until
 the end of the first sync that covers the other. While a sync to j is in flight, the store held `state(d)` or
 `state(j)`: a label is **ambiguous** iff they differ for its entity, and is answered with `state(d)`. Where the ledger
-does not know the store (`domain.serving_history`), the answer is unknown: no value.
+does not know the store (`domain.serving_history`), or rows it held were retired, the answer is unknown: no value.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class SeenBatch:
 
 
 def seen_batches(published: Iterable[PublishedBatch], history: ServedHistory) -> tuple[SeenBatch, ...]:
-    """When each batch was seen in a store; those that are part of no state are left out.
+    """When each batch was seen in a store; those that are part of no state, or were retired, are left out.
 
     Args:
         published: all published batches of a view.
@@ -73,14 +73,51 @@ def seen_batches(published: Iterable[PublishedBatch], history: ServedHistory) ->
     for batches in of_partition.values():
         mine = []
         for batch in batches:
-            until = min((other.position for other in batches if other.seq > batch.seq), default=NO_POSITION)
+            until = _superseded_at(batch, batches)
             if until > batch.position:
                 mine.append(_seen(batch, until, history))
         # of one partition at most one is seen at any instant: each is followed by the next one to be seen
+        mine = [one for one in mine if not is_gone(one.batch)]
         shown = sorted((one for one in mine if one.seen_from < one.seen_until), key=lambda one: one.seen_from)
         following = {a.batch.seq: b.batch.seq for a, b in pairwise(shown)}
         found += [replace(one, next_seq=following.get(one.batch.seq)) for one in mine]
     return tuple(found)
+
+
+def is_gone(batch: PublishedBatch) -> bool:
+    """Whether the batch had rows and was retired."""
+    return batch.retired_seq is not None and batch.row_count > 0
+
+
+def without_retired(
+    history: ServedHistory, published: Iterable[PublishedBatch], ttl: timedelta | None
+) -> ServedHistory:
+    """The history in which the store is unknown for as long as it held, or may have held, living rows that are gone.
+
+    Args:
+        history: of the view in the store.
+        published: all published batches of the view.
+        ttl: of the view.
+    """
+    of_partition: defaultdict[datetime, list[PublishedBatch]] = defaultdict(list)
+    for batch in published:
+        of_partition[batch.partition.start].append(batch)
+    spans = []
+    for batches in of_partition.values():
+        for batch in filter(is_gone, batches):
+            position = _superseded_at(batch, batches)
+            begun = [sync.began_at for sync in history.syncs if batch.position <= sync.to_position < position]
+            seen = _seen(batch, position, history)
+            since = min([seen.seen_from, *begun])
+            until = seen.seen_until if ttl is None else min(seen.seen_until, batch.partition.end + ttl)
+            if position > batch.position and since < until:
+                spans.append((since, until))
+    return replace(history, forgotten=tuple(spans)) if spans else history
+
+
+def _superseded_at(batch: PublishedBatch, of_partition: Iterable[PublishedBatch]) -> int:
+    """Position of the first publish that supersedes the batch; `NO_POSITION` if none does."""
+    return min((other.position for other in of_partition if other.seq > batch.seq), default=NO_POSITION)
 
 
 def _seen(batch: PublishedBatch, until: int, history: ServedHistory) -> SeenBatch:

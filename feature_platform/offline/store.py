@@ -1,7 +1,9 @@
 """The offline store: training sets and SQL over published features.
 
 Rule: fix the list of active batches in the ledger first, as of one ledger sequence, then open the lake. No statement
-joins the two: a batch is committed to the lake before it is published, so every listed batch is there to be read.
+joins the two: a batch is committed to the lake before it is published, so every listed batch is there to be read. And
+a batch is retired in the ledger before its rows are deleted: what is read first, and not retired when asked afterwards,
+was there as a whole. As of one sequence an answer is therefore always the same, or refused.
 The lake is opened read-only, with a memory limit; every call has its own DuckDB.
 """
 
@@ -15,9 +17,11 @@ import duckdb
 
 from feature_platform import lake
 from feature_platform.declaration import FeatureRegistry, load_registry
+from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_service import FeatureService, OutagePolicy
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView, OnlineTier
-from feature_platform.errors import NotDeployedError, RequestError, UnknownNameError, chosen_from
+from feature_platform.errors import NotDeployedError, RequestError, RowsRetiredError, UnknownNameError, chosen_from
+from feature_platform.lake.snapshots import newest_snapshot
 from feature_platform.ledger import Ledger
 from feature_platform.offline import point_in_time as pit
 from feature_platform.offline.answering import Answer, Evidence, Question, answer_view
@@ -28,6 +32,8 @@ from feature_platform.offline.output import name_origins, name_output, training_
 from feature_platform.offline.sets.doors import TrainingSetDoors
 from feature_platform.offline.training_set import HistoricalFeatures, TrainingSetFacts
 from feature_platform.settings import Settings
+
+_SHOWN = 3
 
 
 class FeatureStore(TrainingSetDoors):
@@ -90,6 +96,7 @@ class FeatureStore(TrainingSetDoors):
 
         Raises:
             RequestError: the mode, a name, the sequence or the labels are wrong; its subclasses say what.
+            RowsRetiredError: rows that were visible as of `at_sequence` were deleted since.
             NotDeployedError: a view has no table in the lake.
         """
         chosen_mode, chosen_outages = pit.parse_mode(mode), pit.parse_outages(outages, mode)
@@ -122,6 +129,7 @@ class FeatureStore(TrainingSetDoors):
                 )
                 for number, (selection, view) in enumerate(zip(selections, views, strict=True))
             }
+            _refuse_retired(self.settings, sequence, {key: answer.used for key, answer in answers.items()})
             excluded = _exclude(connection, answers.values())
             connection.execute(pit.JOINS_AS_WRITTEN)
             origins = [origin for answer in answers.values() for origin in answer.origins]
@@ -161,13 +169,16 @@ class FeatureStore(TrainingSetDoors):
 
         Raises:
             NotDeployedError: a view has no table in the lake.
+            RowsRetiredError: rows that were visible as of `at_sequence` were deleted since.
         """
         views = [*self.registry.views.values()]
         with Ledger.connect(self.settings.ledger_url) as ledger:
             sequence = _sequence(ledger, at_sequence)
             active = {view.key: ledger.active_batches(view.key, at_sequence=sequence) for view in views}
-        connection = _open_lake(self.settings)
+        # batches of an older state may be retired at any time: the snapshot keeps their rows, or says that it is gone
+        connection = _open_lake(self.settings, pinned=at_sequence is not None)
         try:
+            _refuse_retired(self.settings, sequence, active)
             create_feature_views(connection, views, dict(self.registry.latest), active)
         except BaseException:
             connection.close()
@@ -255,8 +266,29 @@ def _check_served(views: Iterable[FeatureView], mode: pit.Mode) -> None:
         )
 
 
-def _open_lake(settings: Settings) -> duckdb.DuckDBPyConnection:
+def _refuse_retired(settings: Settings, sequence: int, used: Mapping[str, Sequence[PublishedBatch]]) -> None:
+    """Make sure that all rows of these batches were there until now.
+
+    Raises:
+        RowsRetiredError: they may not have been.
+    """
+    holding = {batch.batch_id: batch for batches in used.values() for batch in batches if batch.row_count}
+    with Ledger.connect(settings.ledger_url) as ledger:
+        retired = [holding[batch_id] for batch_id in sorted(ledger.retired_among(holding))]
+    if retired:
+        partitions = sorted({f"{batch.view} {batch.partition.key}" for batch in retired})
+        raise RowsRetiredError(
+            f"as of ledger sequence {sequence} rows were visible that retention has deleted since",
+            found=f"{len(retired)} of {len(holding)} batches were retired: {', '.join(partitions[:_SHOWN])}"
+            + (" …" if len(partitions) > _SHOWN else ""),
+            allowed="sequences as of which none of the batches was superseded, and what kept training sets need",
+            hint="leave `at_sequence` out; `feature-platform ledger events` tells when batches were retired",
+        )
+
+
+def _open_lake(settings: Settings, *, pinned: bool = False) -> duckdb.DuckDBPyConnection:
     """The lake, read-only, with the private in-memory database in use for what the call needs."""
-    connection = lake.connect(settings, read_only=True)
+    snapshot = newest_snapshot(settings.lake_catalog) if pinned else None
+    connection = lake.connect(settings, read_only=True, snapshot=snapshot)
     connection.execute("use memory")
     return connection

@@ -169,6 +169,7 @@ class _Attempt:
                 "this project, or empty that one",
             )
         start = 0 if rebuild else begun.position
+        _refuse_forgotten(view, ledger, begun.position, head)
         active = ledger.active_batches(view.key, at_position=head)
         counts = _Counts()
         seen = Sighting(nonce=begun.nonce, position=begun.position)
@@ -282,6 +283,23 @@ def _refuse_older_declarations(view: FeatureView, ledger: Ledger) -> None:
             f"{view.key} was deployed with features that this process does not know",
             found=chosen_from(unknown),
             hint="restart the process: it has loaded older declarations",
+        )
+
+
+def _refuse_forgotten(view: FeatureView, ledger: Ledger, position: int, head: int) -> None:
+    """Which entities have lost a row since is told by rows; dead ones matter to nobody, but without ttl none dies."""
+    if view.ttl is not None or not position:
+        return
+    between = (
+        *ledger.published_between(view.key, position, head),
+        *ledger.superseded_between(view.key, position, head),
+    )
+    if any(batch.retired_seq is not None and batch.row_count for batch in between):
+        raise LedgerConflictError(
+            f"the online store holds {view.key} as of position {position}, and rows that tell what has changed since"
+            " were deleted by retention",
+            found="a store that was set back: retention waits for every store it knows",
+            hint=f"empty this store, then sync: an empty one is written anew, to position {head}",
         )
 
 

@@ -9,7 +9,7 @@ answers are held against. Nothing here is shared with the code under test but th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -427,8 +427,9 @@ def answers(
     *,
     outages: pit.Outages | None = None,
     policy: OutagePolicy = OutagePolicy.NULL,
+    retired: Collection[int] = (),
 ) -> list[Given]:
-    """Ask for every read of the tale, as labels."""
+    """Ask for every read of the tale, as labels. Of the batches `retired` (their `seq`) the rows are gone."""
     view = make_view("v", entities={"e": ColumnType.VARCHAR}, features={"x": ColumnType.DOUBLE}, ttl=world.ttl)
     connection.execute("drop schema if exists lake.batches cascade; create schema lake.batches")
     for (name,) in connection.execute("from (show tables)").fetchall():
@@ -440,6 +441,7 @@ def answers(
     rows = [
         [row.entity, row.event_timestamp, row.x, f"b{batch.seq}", BEGIN + batch.partition * HOUR]
         for batch in world.batches
+        if batch.seq not in retired
         for row in batch.rows
     ]
     if rows:
@@ -454,7 +456,7 @@ def answers(
         }
     )
     loaded = load_labels(connection, labels, views=[view], timestamp_column="event_timestamp")
-    batches = published(world)
+    batches = tuple(replace(one, retired_seq=99) if one.seq in retired else one for one in published(world))
     answer = answer_view(
         connection,
         Question(
@@ -545,6 +547,41 @@ def test_of_a_store_that_loses_data_nothing_wrong_is_said(connection, world: Wor
     for plan, threshold in PLANS:
         connection.execute(f"set asof_loop_join_threshold = {threshold}")
         assert faults(world, answers(connection, world, pit.Mode.SERVED, plan), loses=True) == [], plan
+
+
+@settings(max_examples=40, **QUICKLY)
+@given(world=worlds(loses=False), data=st.data())
+def test_what_was_retired_is_unknown_and_changes_nothing_else(connection, world: World, data: st.DataObject) -> None:
+    batches = published(world)
+    superseded = sorted({batch.seq for batch in batches} - {batch.seq for batch in active(batches)})
+    retired = data.draw(st.sets(st.sampled_from(superseded))) if superseded else set()
+    of_partition = {b.seq: b.partition for b in world.batches}
+    rows = {b.seq: b.rows for b in world.batches}
+    for plan, threshold in PLANS:
+        connection.execute(f"set asof_loop_join_threshold = {threshold}")
+        before = answers(connection, world, pit.Mode.SERVED, plan)
+        after = answers(connection, world, pit.Mode.SERVED, plan, retired=retired)
+        for read, was, now in zip(world.reads, before, after, strict=True):
+            # the store may have held living rows of a retired batch
+            ended = [s.to_position for s in world.syncs.values() if s.ended_at is not None and s.ended_at <= read.at]
+            settled = max(ended, default=0)
+            begun = {s.to_position for s in world.syncs.values() if s.began_at <= read.at and s.to_position > settled}
+            held = {
+                seq
+                for seq in retired
+                for k in {settled, *begun}
+                if is_part_of(seq, k, batches)
+                and rows[seq]
+                and (world.ttl is None or read.at - (BEGIN + (of_partition[seq] + 1) * HOUR) < world.ttl)
+            }
+            assert now == (Given(x=None, provenance="unknown", event_timestamp=None) if held else was), (read, plan)
+
+
+def is_part_of(seq: int, position: int, batches: tuple[PublishedBatch, ...]) -> bool:
+    """Whether `state(position)` has the batch."""
+    (mine,) = (batch for batch in batches if batch.seq == seq)
+    rivals = [b.seq for b in batches if b.partition == mine.partition and b.position <= position]
+    return mine.position <= position and max(rivals) == seq
 
 
 @pytest.mark.parametrize("name", [*TOLD, *LOST])

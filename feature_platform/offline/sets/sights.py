@@ -14,6 +14,7 @@ from feature_platform.domain.feature_view import FeatureView, OnlineTier
 from feature_platform.domain.serving_history import ServedHistory, WindowKind
 from feature_platform.ledger import Ledger
 from feature_platform.offline.point_in_time import Mode, Outages
+from feature_platform.offline.served import without_retired
 from feature_platform.offline.sets.candidates import Sight
 from feature_platform.offline.sets.manifest import Manifest
 
@@ -47,6 +48,8 @@ def sight_of(
         live = history.live_since
         is_live = live is not None and live <= label_time and manifest.mode != Mode.MODELLED
         if manifest.mode == Mode.SERVED or (is_live and (outage is None or as_of != label_time)):
+            published = ledger.published_batches(view.key, at_sequence=manifest.at_sequence)
+            history = without_retired(history, published, view.ttl)
             sight = _served(ledger, view, history, store, keys=keys, label_time=as_of)
             return replace(sight, label_time=label_time, basis=said + sight.basis)
     return Sight(

@@ -68,6 +68,8 @@ def compare(before: FeatureRegistry, after: FeatureRegistry) -> tuple[Change, ..
             changes.append(Change(name=name, kind=ChangeKind.ADDED, what="a new service"))
         elif before.services[name].selections != after.services[name].selections:
             changes.append(Change(name=name, kind=ChangeKind.COMPATIBLE, what="the service reads other features"))
+        elif before.services[name].policy != after.services[name].policy:
+            changes.append(Change(name=name, kind=ChangeKind.COMPATIBLE, what="the service's policy changed"))
     return tuple(changes)
 
 

@@ -8,13 +8,14 @@ from datetime import date
 from feature_platform.declaration.findings import Reporter, Section, did_you_mean, show
 from feature_platform.declaration.manifest import Manifest, Node, meta_of, parents, yaml_path
 from feature_platform.declaration.owners import parse_owner
+from feature_platform.declaration.serving_policy import parse_policy
 from feature_platform.domain.durations import LATENCY_ALLOWED, parse_latency
 from feature_platform.domain.feature_service import FeatureService, OutagePolicy, ViewSelection
 from feature_platform.domain.feature_view import FeatureView, OnlineTier, Owner
 from feature_platform.errors import chosen_from
 
 SECTION = "meta.feature_service"
-KEYS = ("batch_size", "features", "freshness", "latency_budget", "outage")
+KEYS = ("batch_size", "features", "freshness", "latency_budget", "outage", "policy")
 ALL = "all"
 
 
@@ -47,6 +48,7 @@ def parse_service(
         unique_id=str(node.get("unique_id")),
         path=yaml_path(node),
         outage=OutagePolicy(section.choice("outage", OutagePolicy, OutagePolicy.NULL)),
+        policy=parse_policy(section, selections, lambda reference: _named(reference, read, latest)),
     )
 
 

@@ -7,13 +7,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from online_support import make_view
+from online_support import OWNER, make_view
 
+from feature_platform.domain.feature_service import FeatureService, Remedy, ServingPolicy, ViewSelection
+from feature_platform.domain.feature_view import FreshnessSla
 from feature_platform.domain.types import ColumnType
-from feature_platform.errors import StoreUnavailableError, UnknownNameError
+from feature_platform.errors import CorruptValueError, StoreUnavailableError, UnknownNameError, UnusableFeaturesError
 from feature_platform.online import FeatureClient
 from feature_platform.online import catalog as catalogs
 from feature_platform.online.catalog import document_of
@@ -22,6 +25,7 @@ from feature_platform.online.connection import Connection
 from feature_platform.online.settings import OnlineSettings, ValkeyAddress
 
 NOW = datetime(2026, 3, 10, tzinfo=UTC)
+SLA = FreshnessSla(warn_after=timedelta(days=1), error_after=None)
 DELAYS = make_view("delays", features={"mean": ColumnType.DOUBLE}, ttl=timedelta(days=3))
 COUNTS = make_view("counts", features={"n": ColumnType.BIGINT})
 
@@ -35,8 +39,8 @@ def store(valkey_url: str) -> Iterator[Connection]:
         yield connection
 
 
-def put(store: Connection, view, carrier: str, row) -> None:
-    value = Layout.of((c.name, c.type) for c in view.features).encode(1, NOW, row)
+def put(store: Connection, view, carrier: str, row, instant=NOW) -> None:
+    value = Layout.of((c.name, c.type) for c in view.features).encode(1, instant, row)
     store.call("SET", f"{view.key}:{{{carrier}}}", value)
 
 
@@ -186,8 +190,62 @@ def test_a_document_of_a_newer_platform_keeps_nobody_else_waiting(store) -> None
     store.call("HSET", "feature_platform:views", "counts@1", text)
     with client_of(store) as client:
         assert client.get_online_features("delays", [{"carrier": "UA"}])[0].values == {"mean": 1.5}
-        from feature_platform.errors import CorruptValueError
-
         for ref in ("counts", "counts@1", "counts@v1", "counts:n"):
             with pytest.raises(CorruptValueError, match=r"counts@1 cannot be read[\s\S]*OCTONION[\s\S]*upgrade"):
                 client.get_online_features([ref], [{"carrier": "UA"}])
+
+
+def service(policy: ServingPolicy) -> FeatureService:
+    return FeatureService(
+        name="model",
+        description="",
+        owner=OWNER,
+        selections=(
+            ViewSelection(view="delays", version=1, features=("mean",)),
+            ViewSelection(view="counts", version=1, features=("n",)),
+        ),
+        latency_budget=None,
+        batch_size=None,
+        freshness=None,
+        unique_id="exposure.test.model",
+        path="",
+        policy=policy,
+    )
+
+
+def test_a_service_says_what_is_done_about_values_that_are_not_fresh(store) -> None:
+    views = [document_of(view, latest=True) for view in (replace(DELAYS, freshness=SLA), COUNTS)]
+    defaults = {"delays@1": {"mean": -1}, "counts@1": {"n": None}}
+    put(store, DELAYS, "old", {"mean": 5.0}, NOW - timedelta(days=2))
+    put(store, DELAYS, "dead", {"mean": 5.0}, NOW - timedelta(days=3))
+    carriers = {"carrier": ["UA", "old", "dead", "none"]}
+
+    def read(**remedies):
+        catalogs.publish(store, views, [service(ServingPolicy(defaults=defaults, **remedies))])
+        with client_of(store) as client:
+            answer = client.get_online_features("model", carriers)
+            table = answer.to_arrow()
+            assert table.drop_columns("carrier").to_pydict() == {k: answer.to_columns()[k] for k in ("mean", "n")}
+            assert [row.values["mean"] for row in answer] == answer.to_columns()["mean"]
+            return answer
+
+    statuses = ["fresh", "stale", "expired", "missing"]
+    answer = read()
+    assert answer.to_columns()["mean"] == [1.5, 5.0, None, None]
+    assert answer.statuses()["delays@1"] == statuses
+    answer = read(expired=Remedy.DEFAULT, missing=Remedy.DEFAULT)
+    assert answer.to_columns()["mean"] == [1.5, 5.0, -1.0, -1.0]
+    assert isinstance(answer[2].values["mean"], float)
+    assert answer.to_columns()["n"] == [3, None, None, None]
+    assert answer.statuses()["delays@1"] == statuses, "a default is told from a value"
+    assert read(stale=Remedy.DEFAULT).to_columns()["mean"] == [1.5, -1.0, None, None]
+    for remedy, unusable in (("stale", [(1, "delays@1", "stale")]), ("expired", [(2, "delays@1", "expired")])):
+        with pytest.raises(UnusableFeaturesError, match="entity") as caught:
+            read(**{remedy: Remedy.RAISE})
+        assert list(caught.value.unusable) == unusable
+    with pytest.raises(UnusableFeaturesError) as caught:
+        read(missing=Remedy.RAISE)
+    assert len(caught.value.unusable) == 4
+    assert "and 1 more" in str(caught.value)
+    with client_of(store) as client:
+        assert client.get_online_features(["delays"], carriers).statuses()["delays@1"] == statuses, "a service's alone"

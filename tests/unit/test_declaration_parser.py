@@ -26,6 +26,8 @@ from manifests import (
 )
 
 from feature_platform.declaration import FeatureRegistry, load_registry, parse_manifest
+from feature_platform.declaration.archive import from_archive, to_archive
+from feature_platform.domain.feature_service import FLAG_ALL, FeatureService, Remedy
 from feature_platform.domain.feature_view import LateData, LatePolicy, OnlineTier
 from feature_platform.domain.training_set import MODES
 from feature_platform.domain.types import ColumnType
@@ -110,6 +112,22 @@ def test_a_service_selects_in_the_order_of_its_dependencies() -> None:
     assert (found.freshness, found.owner.email) == (timedelta(hours=3), "prediction@example.com")
 
 
+def test_a_service_says_what_to_do_about_values_that_are_not_fresh() -> None:
+    content = manifest()
+    assert parse_manifest(content).services["departure_delay"].policy == FLAG_ALL
+    defaults = {"carrier_delays": {"dep_delay_mean_7d": 0}, "airport_weather@v1": {"temperature_f": None}}
+    _service(policy={"stale": "raise", "missing": "default", "defaults": defaults})(content)
+    policy = parse_manifest(content).services["departure_delay"].policy
+    assert (policy.stale, policy.expired, policy.missing) == (Remedy.RAISE, Remedy.FLAG, Remedy.DEFAULT)
+    assert policy.defaults == {
+        "carrier_delays@1": {"dep_delay_mean_7d": 0},
+        "airport_weather@1": {"temperature_f": None},
+    }
+    (service,) = parse_manifest(content).services.values()
+    assert from_archive(FeatureService, json.loads(json.dumps(to_archive(service)))) == service
+    assert hash(service) is not None
+
+
 def test_a_training_set_has_labels_and_only_the_arguments_that_are_declared() -> None:
     content = manifest()
     _sets(
@@ -165,6 +183,10 @@ def _column(name: str, data_type: str | None = "double", description: str = "d")
 
 def _service(**values: Any) -> Callable[[Manifest], None]:
     return lambda content: service(content).update(values)
+
+
+def _policy(defaults: Any) -> Callable[[Manifest], None]:
+    return _service(policy={"missing": "default", "defaults": defaults})
 
 
 def _exposure(**values: Any) -> Callable[[Manifest], None]:
@@ -315,6 +337,29 @@ FAULTS: dict[str, tuple[Callable[[Manifest], None], str, str]] = {
         "did you mean `dep_delay_mean_7d`?",
     ),
     "service with no list": (_service(features={"carrier_delays": "dep_delay_mean_7d"}), "no list of features", "all"),
+    "policy as a word": (_service(policy="raise"), "not a mapping", "stale"),
+    "policy key": (_service(policy={"stal": "flag"}), "unknown key", "did you mean `stale`?"),
+    "policy remedy": (_service(policy={"stale": "rise"}), "no such value", "did you mean `raise`?"),
+    "policy without defaults": (_service(policy={"missing": "default"}), "is missing", "every feature"),
+    "policy defaults as a list": (_policy(["x"]), "no mapping of views", "<view>"),
+    "policy defaults of a view as a list": (_policy({"carrier_delays": []}), "no mapping of features", "<feature>"),
+    "policy defaults of an unknown view": (_policy({"carrier_delay": {}}), "does not read", "did you mean"),
+    "policy defaults of an unknown feature": (
+        _policy({"carrier_delays": {"flights_7d": 1}}),
+        "no feature that the service reads",
+        "dep_delay_mean_7d",
+    ),
+    "policy defaults of another type": (
+        _policy({"carrier_delays": {"dep_delay_mean_7d": "none"}}),
+        "no value of its type",
+        "DOUBLE: not a number",
+    ),
+    "policy defaults not for all": (_policy({"carrier_delays": {"dep_delay_mean_7d": 0}}), "lacks", "`null` serves"),
+    "policy defaults for nothing": (
+        _service(policy={"defaults": {"carrier_delays": {"dep_delay_mean_7d": 0}}}),
+        "used by no status",
+        "default",
+    ),
     "service on staging": (_exposure(depends_on={"nodes": [STAGING]}), "no feature view", "another type"),
     "service on nothing": (_exposure(depends_on={"nodes": []}), "depends on no feature view", "depends_on"),
     "service on a deprecated view": (_node(deprecation_date="2026-02-01T00:00:00"), "deprecated", "newer version"),

@@ -21,8 +21,8 @@ from feature_platform.online.connection import ClosedByServerError, Command, rai
 from feature_platform.online.settings import ValkeyAddress
 from feature_platform.online.slots import SlotMap, group_by, key_slot, parse_redirection, parse_slots
 
-MAX_ROUNDS: Final = 64
-"""Rounds of one exchange with a cluster: redirections that go in a circle end here, everything else at the deadline."""
+_HURRIED_ROUNDS: Final = 8
+"""So often a cluster is asked again without a pause; then redirections that go in a circle wait for it to settle."""
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.25
 _FEW: Final = 8
@@ -148,8 +148,8 @@ class Cluster:
         asked: dict[int, str] = {}
         failed: set[str] = set()
         last: StoreUnavailableError | None = None
-        pauses = _pauses()
-        for _ in range(MAX_ROUNDS):
+        pauses, hurries = _pauses(), itertools.count(1)
+        while True:
             if self._map is None or self._suspect:
                 last = (yield from self._learn(failed)) or last
             nodes = [asked.get(i) or self._node(slots[i], failed, reading=reading) for i in pending]
@@ -166,7 +166,9 @@ class Cluster:
             hurried = not left
             for (node, items), outcome in zip(groups.items(), outcomes, strict=True):
                 if isinstance(outcome, StoreUnavailableError):
-                    last, hurried, self._suspect = outcome, hurried and reading and self._from_replicas, True
+                    # a connection that had died idle says nothing of its node; and there may be another replica
+                    others = isinstance(outcome, ClosedByServerError) or node.startswith(_READ_ONLY)
+                    last, hurried, self._suspect = outcome, hurried and others, True
                     failed.add(node)
                     left += items
                     continue
@@ -176,7 +178,7 @@ class Cluster:
             if not left:
                 return found
             pending = sorted(left)
-            if not hurried:
+            if not hurried or next(hurries) > _HURRIED_ROUNDS:
                 failed.clear()
                 if not (yield Pause(next(pauses))):
                     break
@@ -209,7 +211,7 @@ class Cluster:
                 continue
             if redirection.once:
                 asked[i] = redirection.node
-            elif self._map is not None:
+            elif self._map is not None and moved <= _FEW:
                 self._map = self._map.with_moved(redirection.slot, redirection.node)
                 moved += 1
         self._suspect = self._suspect or moved > _FEW

@@ -1,4 +1,4 @@
-"""Rows of the lake to the bytes the store is sent, columns at a time: no Python per row.
+"""Rows of the lake to the bytes the store holds, columns at a time: no Python per row.
 
 Rule: the bytes equal those of `online.keys` and `online.codec`, which define the format row by row
 (tests/property/test_codec.py compares them).
@@ -6,7 +6,6 @@ Rule: the bytes equal those of `online.keys` and `online.codec`, which define th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -20,11 +19,8 @@ from feature_platform.domain.types import ColumnType, DecimalType, FeatureType, 
 from feature_platform.errors import BatchRejectedError
 from feature_platform.online import keys
 from feature_platform.online.codec import LONG_DIGITS, NUMBERS, SIGN_BIT, Layout, has_tail, tombstone
-from feature_platform.online.functions import write_name
 from feature_platform.sync.plan import HORIZON
 
-ROWS_PER_CALL: Final = 20
-"""Keys in one call of the server's function: 20 cost the server least per row (docs/reference/online-format.md)."""
 MAX_GRACE: Final = timedelta(days=7)
 """An expired row is kept for its ttl again, at most this long, so that a client can say `expired` and not `missing`."""
 
@@ -33,22 +29,30 @@ _FIRST_MICROS: Final = -62_135_596_800_000_000
 _LAST_MICROS: Final = 253_402_300_799_999_999
 _FIRST_DAY: Final = -719_162
 _LAST_DAY: Final = 2_932_896
-_CRLF: Final = pa.scalar(b"\r\n", pa.large_binary())
 _NOTHING: Final = pa.scalar(b"", pa.large_binary())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Frames:
-    """Calls of the write function, framed for the wire."""
+class Encoded:
+    """Rows as the store holds them."""
 
-    payload: bytes
-    calls: int
-    """Replies the server owes for them."""
-    rows: int
+    keys: pa.LargeBinaryArray
+    values: pa.LargeBinaryArray
+    keep_until: Any
+    """Per row the instant in milliseconds until which its key must be kept; 0 = for ever."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def take(self, which: Any) -> Encoded:
+        """Some of the rows: a mask or positions, as numpy has them."""
+        places = np.flatnonzero(which) if which.dtype == bool else which
+        chosen = pa.array(places)
+        return Encoded(keys=self.keys.take(chosen), values=self.values.take(chosen), keep_until=self.keep_until[places])
 
 
-def encode_rows(view: FeatureView, layout: Layout, position: int, batch: pa.RecordBatch) -> Frames:
-    """Calls that write rows: key columns, `_horizon`, `event_timestamp`, features.
+def encode_rows(view: FeatureView, layout: Layout, position: int, batch: pa.RecordBatch) -> Encoded:
+    """Rows from key columns, `_horizon`, `event_timestamp` and features.
 
     Raises:
         BatchRejectedError: an instant or a date lies outside the years 1 to 9999, or a list has a NULL element.
@@ -57,13 +61,14 @@ def encode_rows(view: FeatureView, layout: Layout, position: int, batch: pa.Reco
     events = _micros(view, EVENT_TIMESTAMP, batch)
     # the horizon bounds what the plan's range may bring back; the row itself must be kept for its own ttl as well
     until = _keep_until(view, np.maximum(events, _micros(view, HORIZON, batch)))
-    return _frame(encode_keys(view, batch), values, until)
+    return Encoded(keys=encode_keys(view, batch), values=values, keep_until=until)
 
 
-def encode_absent(view: FeatureView, position: int, batch: pa.RecordBatch) -> Frames:
-    """Calls that write tombstones: key columns and `_horizon`."""
+def encode_absent(view: FeatureView, position: int, batch: pa.RecordBatch) -> Encoded:
+    """Tombstones from key columns and `_horizon`."""
     values = pa.array([tombstone(position)] * batch.num_rows, pa.large_binary())
-    return _frame(encode_keys(view, batch), values, _keep_until(view, _micros(view, HORIZON, batch)))
+    until = _keep_until(view, _micros(view, HORIZON, batch))
+    return Encoded(keys=encode_keys(view, batch), values=values, keep_until=until)
 
 
 def encode_keys(view: FeatureView, batch: pa.RecordBatch) -> pa.LargeBinaryArray:
@@ -217,42 +222,3 @@ def _keep_until(view: FeatureView, last_event: Any) -> Any:
     kept = (view.ttl + min(view.ttl, MAX_GRACE)) // timedelta(microseconds=1)
     # rounded up: a key must not go before its row is dead
     return -((-(last_event + kept)) // _MICROS_PER_MS)
-
-
-def _frame(row_keys: pa.LargeBinaryArray, values: pa.LargeBinaryArray, keep_until: Any) -> Frames:
-    """Frame calls: the bytes of consecutive rows lie side by side in Arrow's buffers, so a call is two slices."""
-    key_data, key_offsets = _buffers(_bulk(row_keys))
-    until = pc.cast(pc.cast(pa.array(keep_until), pa.large_string()), pa.large_binary())
-    value_data, value_offsets = _buffers(pc.binary_join_element_wise(_bulk(values), _bulk(until), _NOTHING))
-    parts: list[bytes | memoryview] = []
-    count = len(row_keys)
-    calls = 0
-    for first, last in _steps(count):
-        parts.append(_call_header(last - first))
-        parts.append(key_data[key_offsets[first] : key_offsets[last]])
-        parts.append(value_data[value_offsets[first] : value_offsets[last]])
-        calls += 1
-    return Frames(payload=b"".join(parts), calls=calls, rows=count)
-
-
-def _steps(count: int) -> Iterator[tuple[int, int]]:
-    for first in range(0, count, ROWS_PER_CALL):
-        yield first, min(first + ROWS_PER_CALL, count)
-
-
-def _call_header(rows: int) -> bytes:
-    name, number = write_name(), str(rows)
-    return (f"*{3 + 3 * rows}\r\n$5\r\nFCALL\r\n${len(name)}\r\n{name}\r\n${len(number)}\r\n{number}\r\n").encode()
-
-
-def _bulk(items: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
-    """Each item as a RESP bulk string."""
-    length = pc.cast(pc.cast(pc.binary_length(items), pa.large_string()), pa.large_binary())
-    dollar = pa.scalar(b"$", pa.large_binary())
-    return pc.binary_join_element_wise(dollar, length, _CRLF, items, _CRLF, _NOTHING)
-
-
-def _buffers(items: pa.LargeBinaryArray) -> tuple[memoryview, Sequence[int]]:
-    """Data and offsets of a freshly computed array (offset 0, no nulls)."""
-    _, offsets, data = items.buffers()
-    return memoryview(data), np.frombuffer(offsets, dtype=np.int64)[: len(items) + 1].tolist()

@@ -7,11 +7,14 @@ among the batches active at k.
 Active batches belong to disjoint partitions, so every row of a newer partition is later than every row of an older one.
 The plan therefore looks for the entities' rows from the newest partitions backwards, a growing step at a time, and
 stops when every entity has been found: one new hour of a view with years of history reads that hour, not the years.
+
+Rows of the newest active batch are final wherever they have no second row in it. A large one that the plan touches is
+therefore sent as it is read, without a join or a list of its entities, and only the rest is looked for (`Newest`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -29,6 +32,8 @@ older plan could bring back one of its rows."""
 
 FIRST_STEP = 8
 STEP_GROWTH = 4
+NEWEST_ROWS = 100_000
+"""A newest batch with fewer rows is read with the others: asking whether it repeats an entity would cost more."""
 MAX_LISTED_IDS = 200
 """Up to this many batch ids are listed, so that DuckLake can skip files by them; more go in as one list value."""
 
@@ -51,6 +56,18 @@ class BatchRange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Newest:
+    """The newest active batch, if it is large and the plan touches it."""
+
+    batch: BatchRange
+    row_count: int
+    rest: BatchRange | None
+    """What else the plan touches."""
+    horizon: datetime | None
+    """No touched row of another batch is later than this; None if all are earlier than the batch's own rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SyncPlan:
     """The range of events a sync covers, and the batches it reads for it."""
 
@@ -60,6 +77,7 @@ class SyncPlan:
     """Published or superseded in the range; None if they hold no rows."""
     active: tuple[BatchRange, ...]
     """The batches that make `state(to_position)`, newest partitions first."""
+    newest: Newest | None = None
 
 
 def plan_sync(
@@ -91,6 +109,20 @@ def plan_sync(
         to_position=to_position,
         touched=_range(tuple(touched.values())) if touched else None,
         active=tuple(steps),
+        newest=_newest(newest_first[0], touched) if newest_first else None,
+    )
+
+
+def _newest(batch: PublishedBatch, touched: Mapping[str, PublishedBatch]) -> Newest | None:
+    if batch.batch_id not in touched or batch.row_count < NEWEST_ROWS:
+        return None
+    rest = tuple(other for other in touched.values() if other.batch_id != batch.batch_id)
+    as_late = [other.partition.end for other in rest if other.partition.start >= batch.partition.start]
+    return Newest(
+        batch=_range((batch,)),
+        row_count=batch.row_count,
+        rest=_range(rest) if rest else None,
+        horizon=max(as_late, default=None),
     )
 
 
@@ -103,6 +135,42 @@ def find_touched(view: FeatureView, batches: BatchRange, among: Statement | None
     return Statement(
         sql=f"create temporary table {TOUCHED} as select {keys}, max({EVENT_TIMESTAMP}) as {HORIZON}"
         f" from {batches_table(view)} where {where} group by {keys}",
+        parameters=parameters,
+    )
+
+
+def find_rest(view: FeatureView, newest: Newest) -> Statement:
+    """Collect the entities that the plan asserts and that have no row in the newest batch, with their horizon."""
+    if newest.rest is None:
+        return Statement(
+            sql=f"create temporary table {TOUCHED} as select {_keys(view)}, {EVENT_TIMESTAMP} as {HORIZON}"
+            f" from {batches_table(view)} limit 0"
+        )
+    where, parameters = in_batches(newest.batch)
+    same = " and ".join(f"held.{key} = {batches_table(view)}.{key}" for key in map(quote, view.entity_names))
+    absent = f"not exists (select 1 from {batches_table(view)} as held where {where} and {same})"
+    return find_touched(view, newest.rest, Statement(sql=absent, parameters=parameters))
+
+
+def key_hashes(view: FeatureView, batches: BatchRange, *, part: int, parts: int) -> Statement:
+    """A hash of each row's entity; those of one part of all hashes."""
+    where, parameters = in_batches(batches)
+    hashed = f"hash({_keys(view)})"
+    return Statement(
+        sql=f"select {hashed} as hashed from {batches_table(view)} where {where} and {hashed} % {parts} = {part}",
+        parameters=parameters,
+    )
+
+
+def read_newest(view: FeatureView, newest: Newest) -> Statement:
+    """The rows of the newest batch as they lie there."""
+    where, parameters = in_batches(newest.batch)
+    horizon = EVENT_TIMESTAMP
+    if newest.horizon is not None:
+        horizon = f"greatest({EVENT_TIMESTAMP}, {quote_literal(newest.horizon.isoformat())}::timestamptz)"
+    return Statement(
+        sql=f"select {typed(view.entities)}, {horizon} as {HORIZON}, {EVENT_TIMESTAMP}, {typed(view.features)}"
+        f" from {batches_table(view)} where {where}",
         parameters=parameters,
     )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from feature_platform.domain.feature_view import FeatureView
@@ -18,6 +19,8 @@ from feature_platform.errors import NotDeployedError
 from feature_platform.sync import plan as plans
 
 ROWS_PER_BATCH: Final = 10_000
+HASHES_AT_ONCE: Final = 5_000_000
+"""40 MB of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +35,55 @@ class Part:
     """Entities of all parts."""
 
 
+def read_plan(lake: duckdb.DuckDBPyConnection, view: FeatureView, plan: plans.SyncPlan) -> Generator[Part]:
+    """All that a plan asserts. Each entity comes once.
+
+    Raises:
+        NotDeployedError: the lake lacks the view's table or a column of it.
+    """
+    if plan.touched is None:
+        return
+    newest = plan.newest
+    if newest is None or not has_distinct_entities(lake, view, newest):
+        yield from read_state(lake, view, plan, plans.find_touched(view, plan.touched))
+        return
+    yield from read_state(lake, view, plan, plans.find_rest(view, newest), newest=newest)
+
+
+def has_distinct_entities(lake: duckdb.DuckDBPyConnection, view: FeatureView, newest: plans.Newest) -> bool:
+    """Whether no entity has two rows in the newest batch; False also if two entities only share a hash."""
+    parts = -(-newest.row_count // HASHES_AT_ONCE)
+    hashes = np.empty(newest.row_count // parts * 11 // 10 + 1, dtype=np.uint64)
+    for part in range(parts):
+        hashed = run(lake, view, plans.key_hashes(view, newest.batch, part=part, parts=parts))
+        count = 0
+        for batch in hashed.to_arrow_reader(ROWS_PER_BATCH):
+            if count + batch.num_rows > len(hashes):
+                hashes = np.concatenate((hashes, np.empty(len(hashes) + batch.num_rows, dtype=np.uint64)))
+            hashes[count : count + batch.num_rows] = batch.column(0).to_numpy()
+            count += batch.num_rows
+        hashes[:count].sort()
+        if (hashes[1:count] == hashes[: max(count - 1, 0)]).any():
+            return False
+    return True
+
+
 def read_state(
-    lake: duckdb.DuckDBPyConnection, view: FeatureView, plan: plans.SyncPlan, find: plans.Statement
+    lake: duckdb.DuckDBPyConnection,
+    view: FeatureView,
+    plan: plans.SyncPlan,
+    find: plans.Statement,
+    *,
+    newest: plans.Newest | None = None,
 ) -> Generator[Part]:
     """`state(k)` of the entities that a statement of `find_touched` collects. Each entity comes once.
+
+    Args:
+        lake: an open connection.
+        view: the view.
+        plan: where its rows are.
+        find: collects the entities.
+        newest: this batch comes first, whole; none of its entities may be among those collected.
 
     Raises:
         NotDeployedError: the lake lacks the view's table or a column of it.
@@ -45,7 +93,11 @@ def read_state(
         run(lake, view, find)
         ((total,),) = lake.execute(f"select count(*) from {plans.TOUCHED}").fetchall()
         missing = total
-        for batches in plan.active:
+        if newest is not None:
+            total += newest.row_count
+            for rows in stream(lake, view, plans.read_newest(view, newest)):
+                yield Part(rows=rows, absent=False, total=total)
+        for batches in plan.active if missing else ():
             for rows in stream(lake, view, plans.read_rows(view, batches)):
                 missing -= rows.num_rows
                 yield Part(rows=rows, absent=False, total=total)

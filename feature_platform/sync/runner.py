@@ -8,11 +8,11 @@ and nothing that was not published is ever read.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import duckdb
@@ -33,18 +33,20 @@ from feature_platform.lake.failures import lake_errors
 from feature_platform.ledger import Ledger
 from feature_platform.online import functions
 from feature_platform.online.codec import Layout
-from feature_platform.online.connection import Connection, raise_if_error
+from feature_platform.online.connection import Connection
 from feature_platform.online.settings import ValkeyAddress
 from feature_platform.settings import Settings
 from feature_platform.sync import plan as plans
-from feature_platform.sync.encoding import Frames, encode_absent, encode_rows
+from feature_platform.sync.encoding import Encoded, encode_absent, encode_rows
 from feature_platform.sync.publishing import ensure_published
-from feature_platform.sync.reading import read_state, run
+from feature_platform.sync.reading import Part, read_plan, run
+from feature_platform.sync.writing import Way, Writers, Written
 
 MAX_PLANS: Final = 5
 """How often a sync plans again when the store changes under it before it gives up."""
 TIMEOUT_SECONDS: Final = 30.0
-BATCHES_IN_FLIGHT: Final = 2
+LAKE_MEMORY: Final = "200MB"
+"""What DuckDB may hold of a sync's own connection; joins that need more are spilled to disk."""
 
 Progress = Callable[[int, int], None]
 """Called with the entities sent so far and the entities to assert."""
@@ -65,6 +67,8 @@ class SyncResult:
     """Of the asserted entities, those that have no row."""
     refused: int
     """A later sync had been there."""
+    bytes: int
+    """Sent to the store."""
     seconds: float
     newest_event_timestamp: datetime | None
     """Of all rows the store now serves of this view; None if there are none."""
@@ -76,6 +80,13 @@ class _Counts:
     tombstones: int = 0
     written: int = 0
     refused: int = 0
+    bytes: int = 0
+
+    def add(self, done: Written) -> None:
+        self.entities += done.rows
+        self.written += done.written
+        self.refused += done.refused
+        self.bytes += done.bytes
 
 
 def sync(
@@ -193,7 +204,7 @@ class _Attempt:
             asked=asked,
             seen=seen,
         )
-        newest = self._write(plan, counts)
+        newest = self._write(plan, counts, begun)
         asked = ledger.ask()
         if not functions.advance(self._connection, view.key, begun, head):
             return None
@@ -216,40 +227,40 @@ class _Attempt:
             yield self._lake
             return
         with closing(connect(self._settings, read_only=True)) as lake:
+            lake.execute(f"set memory_limit = '{LAKE_MEMORY}'")
             yield lake
 
-    def _write(self, plan: plans.SyncPlan, counts: _Counts) -> datetime | None:
+    def _write(self, plan: plans.SyncPlan, counts: _Counts, begun: functions.StorePosition) -> datetime | None:
         """Write all that the plan asserts; the newest event time of the state it reaches."""
         if not plan.active and plan.touched is None:
             return None
-        with lake_errors(f"reading {self._view.key} for the online store"), self._open_lake() as lake:
-            with closing(assertions(lake, self._view, plan)) as asserted:
-                self._send(asserted, counts)
-            return newest_event(lake, self._view, plan)
+        view, address = self._view, self._connection.address
+        writers = Writers(
+            lambda: Connection(address, TIMEOUT_SECONDS),
+            server_run_id=begun.server_run_id,
+            expires=view.ttl is not None,
+            # an empty store is filled; what is there is replaced, or, if it was written at this position, compared
+            way=Way.KNOWN if begun.position else Way.NEW,
+        )
+        with lake_errors(f"reading {view.key} for the online store"), self._open_lake() as lake:
+            with closing(assertions(lake, view, plan)) as asserted, writers.running():
+                self._send(asserted, writers, counts)
+            return newest_event(lake, view, plan)
 
-    def _send(self, asserted: Iterable[Assertion], counts: _Counts) -> None:
-        """Send calls and read their replies, with a bounded number of batches under way."""
-        sent: deque[Frames] = deque()
+    def _send(self, asserted: Iterable[Assertion], writers: Writers, counts: _Counts) -> None:
+        total = 0
         for assertion in asserted:
-            frames = assertion.frames
-            self._connection.send(frames.payload)
-            sent.append(frames)
-            if len(sent) >= BATCHES_IN_FLIGHT:
-                self._acknowledge(sent.popleft(), counts)
-            counts.entities += frames.rows
-            counts.tombstones += frames.rows if assertion.absent else 0
-            if self._progress:
-                self._progress(counts.entities, assertion.total)
-        while sent:
-            self._acknowledge(sent.popleft(), counts)
+            total = assertion.total
+            counts.tombstones += assertion.rows if assertion.absent else 0
+            for done in writers.put(assertion.encode):
+                self._told(done, total, counts)
+        for done in writers.finish():
+            self._told(done, total, counts)
 
-    def _acknowledge(self, frames: Frames, counts: _Counts) -> None:
-        for _ in range(frames.calls):
-            reply = self._connection.receive()
-            raise_if_error(reply, self._connection.address)
-            written, refused, _dead = reply
-            counts.written += written
-            counts.refused += refused
+    def _told(self, done: Written, total: int, counts: _Counts) -> None:
+        counts.add(done)
+        if self._progress:
+            self._progress(counts.entities, total)
 
     def _newest_event(self, active: tuple[PublishedBatch, ...]) -> datetime | None:
         plan = plans.plan_sync(0, 0, published=(), superseded=(), active=active)
@@ -268,6 +279,7 @@ class _Attempt:
             written=counts.written,
             tombstones=counts.tombstones,
             refused=counts.refused,
+            bytes=counts.bytes,
             seconds=time.monotonic() - self._started,
             newest_event_timestamp=newest,
         )
@@ -305,9 +317,11 @@ def _refuse_forgotten(view: FeatureView, ledger: Ledger, position: int, head: in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assertion:
-    """Part of what a plan asserts, framed."""
+    """Part of what a plan asserts."""
 
-    frames: Frames
+    encode: Callable[[], Encoded]
+    """Makes the rows as the store holds them; may run in another thread."""
+    rows: int
     absent: bool
     """They are tombstones."""
     total: int
@@ -319,18 +333,16 @@ def assertions(lake: duckdb.DuckDBPyConnection, view: FeatureView, plan: plans.S
 
     Raises:
         NotDeployedError: the lake lacks the view's table or a column of it.
-        BatchRejectedError: a value cannot be encoded.
     """
-    if plan.touched is None:
-        return
     layout = Layout.of((column.name, column.type) for column in view.features)
-    for part in read_state(lake, view, plan, plans.find_touched(view, plan.touched)):
-        encoded = (
-            encode_absent(view, plan.to_position, part.rows)
-            if part.absent
-            else encode_rows(view, layout, plan.to_position, part.rows)
-        )
-        yield Assertion(frames=encoded, absent=part.absent, total=part.total)
+
+    def encode(part: Part) -> Encoded:
+        if part.absent:
+            return encode_absent(view, plan.to_position, part.rows)
+        return encode_rows(view, layout, plan.to_position, part.rows)
+
+    for part in read_plan(lake, view, plan):
+        yield Assertion(encode=partial(encode, part), rows=part.rows.num_rows, absent=part.absent, total=part.total)
 
 
 def newest_event(lake: duckdb.DuckDBPyConnection, view: FeatureView, plan: plans.SyncPlan) -> datetime | None:

@@ -26,6 +26,7 @@ from feature_platform.online.connection import Connection
 from feature_platform.online.settings import ValkeyAddress
 from feature_platform.settings import Settings
 from feature_platform.sync import SyncResult, publish_schemas, reading, sync
+from feature_platform.sync import plan as plans
 from feature_platform.sync import runner as runners
 
 MARCH = datetime(2026, 3, 1, tzinfo=UTC)
@@ -147,6 +148,24 @@ def test_history_in_many_steps_is_searched_to_its_end(platform, run, client) -> 
     assert read(client, "c0", "c1", "c30", "c44", "always") == [None, 1.0, 30.0, 44.0, 44.0]
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+def test_a_large_newest_batch_is_sent_as_it_lies_there(platform, run, client, monkeypatch, repeated: bool) -> None:
+    """Unless it repeats an entity; what else the plan touches is looked for."""
+    monkeypatch.setattr(plans, "NEWEST_ROWS", 2)
+    monkeypatch.setattr(reading, "HASHES_AT_ONCE", 1)
+    platform.add(VIEW, MARCH, [row("gone", 0, 1.0), row("old", 0, 2.0), row("both", 0, 3.0)])
+    platform.add(VIEW, MARCH, [row("old", 0, 4.0), row("both", 0, 5.0)])
+    again = [("both", 1, MARCH + DAY + timedelta(hours=1), 666.0, None)] if repeated else []
+    platform.add(VIEW, MARCH + DAY, [row("both", 1, 6.0), row("new", 1, 7.0), *again])
+    result = run()
+    assert (result.entities, result.written, result.tombstones) == (4, 4, 1)
+    assert read(client, "gone", "old", "both", "new") == [None, 4.0, 6.0, 7.0]
+    platform.add(VIEW, MARCH + DAY, [row("new", 1, 8.0), row("more", 1, 9.0)])
+    result = run()
+    assert (result.entities, result.written, result.tombstones) == (3, 3, 0)
+    assert read(client, "gone", "old", "both", "new", "more") == [None, 4.0, 5.0, 8.0, 9.0]
+
+
 def test_the_ledger_knows_the_beginning_before_the_first_write(platform, run, valkey, monkeypatch) -> None:
     platform.add(VIEW, MARCH, [row("UA", 0, 1.0)])
 
@@ -159,7 +178,7 @@ def test_the_ledger_knows_the_beginning_before_the_first_write(platform, run, va
     send = Connection.send
 
     def send_all_but_rows(connection: Connection, frames: bytes) -> None:
-        die() if b"FCALL" in frames and b"fp_write" in frames else send(connection, frames)
+        die() if b"delays@1:{" in frames else send(connection, frames)
 
     monkeypatch.setattr(Connection, "send", send_all_but_rows)
     with pytest.raises(KeyboardInterrupt):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import struct
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -26,6 +28,7 @@ from feature_platform.errors import BatchRejectedError, CorruptValueError
 from feature_platform.online.codec import Layout, decode_prefix, from_micros, layout_id_of, to_micros
 from feature_platform.online.decoding import RowDecoder, decode
 from feature_platform.online.keys import entity_key, row_key
+from feature_platform.sync import framing
 from feature_platform.sync.encoding import encode_absent, encode_keys, encode_rows, encode_values
 
 ADVERSARIAL = st.text(alphabet=st.sampled_from(list("%,{}:@2357BCD$\r\n\0 é漢😀")), max_size=6)
@@ -230,9 +233,7 @@ def test_prefixes_order_as_instants_do(instants: list[datetime]) -> None:
 @given(st.lists(st.tuples(ADVERSARIAL, INSTANTS), min_size=1, max_size=60))
 @settings(max_examples=50)
 def test_frames_are_what_a_client_library_would_send(found: Any) -> None:
-    """Parsed back by libvalkey's parser: calls of at most 20 rows, keys, values and instants in their places."""
-    import libvalkey
-
+    """Parsed back by libvalkey's parser: keys, values and instants in their places, whatever the command."""
     view = make_view(features={"s": ColumnType.VARCHAR})
     layout = Layout.of([("s", ColumnType.VARCHAR)])
     batch = pa.RecordBatch.from_pydict(
@@ -243,23 +244,43 @@ def test_frames_are_what_a_client_library_would_send(found: Any) -> None:
             "s": pa.array([text for text, _ in found]),
         }
     )
-    for frames, expected in (
+    keys = [row_key(view.key, entity_key([("carrier", ColumnType.VARCHAR)], {"carrier": s})) for s, _ in found]
+    for rows, values in (
         (encode_rows(view, layout, 3, batch), [layout.encode(3, t, {"s": s}) for s, t in found]),
         (encode_absent(view, 3, batch), [bytes(7) + b"\x03" + bytes(8)] * len(found)),
     ):
-        reader = libvalkey.Reader()
-        reader.feed(frames.payload)
-        calls = [reader.gets() for _ in range(frames.calls)]
-        assert reader.gets() is False
+        assert len(rows) == len(found)
+        frames, count = framing.call(rows)
+        calls = _parsed(frames, count)
         rows_of = [int(call[2]) for call in calls]
-        assert sum(rows_of) == frames.rows == len(found)
-        keys = [key for call, n in zip(calls, rows_of, strict=True) for key in call[3 : 3 + n]]
-        values = [value for call, n in zip(calls, rows_of, strict=True) for value in call[3 + n :: 2]]
-        assert keys == [
-            row_key(view.key, entity_key([("carrier", ColumnType.VARCHAR)], {"carrier": s})) for s, _ in found
-        ]
-        assert values == expected
+        assert max(rows_of) <= framing.KEYS_PER_CALL
+        assert [key for call, n in zip(calls, rows_of, strict=True) for key in call[3 : 3 + n]] == keys
+        assert [value for call, n in zip(calls, rows_of, strict=True) for value in call[3 + n :: 2]] == values
         assert {call[4 + n] for call, n in zip(calls, rows_of, strict=True)} == {b"0"}
+        assert [key for got in _parsed(*framing.get(rows)) for key in got[1:]] == keys
+
+        expiring = dataclasses.replace(rows, keep_until=np.arange(len(rows)) * 997)
+        until = [str(i * 997).encode() for i in range(len(rows))]
+        new = [[b"SET", k, v, b"NX", b"PXAT", u] for k, v, u in zip(keys, values, until, strict=True)]
+        assert _parsed(framing.set_if_absent(expiring, expires=True), len(rows)) == new
+        assert _parsed(framing.set_if_absent(rows, expires=False), len(rows)) == [c[:4] for c in new]
+        old = pa.array([b"o" * (i % 7) for i in range(len(rows))], pa.large_binary())
+        swaps = _parsed(framing.replace(expiring, old, expires=True), 2 * len(rows))
+        assert swaps[::2] == [[b"PEXPIREAT", k, u, b"GT"] for k, u in zip(keys, until, strict=True)]
+        assert swaps[1::2] == [
+            [b"SET", k, v, b"IFEQ", o, b"KEEPTTL"] for k, v, o in zip(keys, values, old.to_pylist(), strict=True)
+        ]
+        assert _parsed(framing.replace(rows, old, expires=False), len(rows)) == [swap[:5] for swap in swaps[1::2]]
+
+
+def _parsed(frames: bytes, count: int) -> list[list[bytes]]:
+    import libvalkey
+
+    reader = libvalkey.Reader()
+    reader.feed(frames)
+    commands = [reader.gets() for _ in range(count)]
+    assert reader.gets() is False
+    return commands
 
 
 def test_micros_are_exact() -> None:

@@ -2,19 +2,22 @@
 the truth, and one complete sync brings it to `state(head)`.
 
 The oracle is plain Python over the history. The plan, its SQL, the encoding and the server's functions are the real
-ones; only *when* each single write arrives is decided here.
+ones; only *when* each single write arrives is decided here. Rows are written in each of the ways of `sync.writing`, and
+anything may happen between two commands of one row.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import duckdb
 import libvalkey
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -29,6 +32,9 @@ from feature_platform.online.connection import Connection, raise_if_error
 from feature_platform.online.decoding import decode
 from feature_platform.online.keys import entity_key, position_key, row_key
 from feature_platform.online.settings import ValkeyAddress
+from feature_platform.sync import framing
+from feature_platform.sync import plan as plans
+from feature_platform.sync.encoding import Encoded
 from feature_platform.sync.parity import Cause
 from feature_platform.sync.parity.comparing import Comparison, Derivation
 from feature_platform.sync.parity.judging import DIFFERENCES, Places
@@ -36,6 +42,7 @@ from feature_platform.sync.parity.report import Tally
 from feature_platform.sync.parity.sampling import Sample
 from feature_platform.sync.plan import plan_sync
 from feature_platform.sync.runner import assertions
+from feature_platform.sync.writing import Way, Writer
 
 KEY_TYPES = (("a", ColumnType.VARCHAR), ("b", ColumnType.INTEGER))
 ENTITIES = [{"a": "UA", "b": 1}, {"a": "}{,%", "b": 1}, {"a": "", "b": -1}, {"a": "UA,1", "b": 1}]
@@ -58,14 +65,21 @@ class Published:
     position: int | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class Worker:
     """A sync that is somewhere on its way."""
 
     begun: functions.StorePosition
     head: int
+    rows: Encoded
+    way: Way
     writes: list[bytes]
+    """All rows as calls of the function."""
+    under_way: Generator[bytes, Any, None] | None = None
     sent: int = 0
+    commands: list[bytes] = field(default_factory=list)
+    """Everything it ever sent."""
+    answer: Any = None
 
 
 @dataclass
@@ -130,27 +144,43 @@ class World:
             self.head += 1
             waiting[which % len(waiting)].position = self.head
 
-    def begin(self, *, rebuild: bool = False) -> Worker:
+    def begin(self, way: int = 0, *, rebuild: bool = False) -> Worker:
         begun = functions.begin(self.connection, self.view.key)
         k0, k = 0 if rebuild else begun.position, self.head
         before, now = self.active(k0), self.active(k)
-        plan = plan_sync(
-            k0,
-            k,
-            published=[self._record(b) for b in self.batches if b.position is not None and k0 < b.position <= k],
-            superseded=[self._record(b) for b in before if b not in now],
-            active=[self._record(b) for b in now],
-        )
-        writes = [write for part in assertions(self.lake, self.view, plan) for write in split(part.frames.payload)]
-        worker = Worker(begun=begun, head=k, writes=writes)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(plans, "NEWEST_ROWS", 1 + way % 2 * 100)  # half of the plans send the newest batch as it is
+            plan = plan_sync(
+                k0,
+                k,
+                published=[self._record(b) for b in self.batches if b.position is not None and k0 < b.position <= k],
+                superseded=[self._record(b) for b in before if b not in now],
+                active=[self._record(b) for b in now],
+            )
+        rows = together([part.encode() for part in assertions(self.lake, self.view, plan)])
+        writes = [framing.call(row)[0] for row in singly(rows)]
+        worker = Worker(begun=begun, head=k, rows=rows, way=list(Way)[way % len(Way)], writes=writes)
         self.workers.append(worker)
         return worker
 
     def step(self, worker: Worker) -> bool:
-        """The worker's next write, or its end."""
-        if worker.sent < len(worker.writes):
-            self.deliver(worker.writes[worker.sent])
-            worker.sent += 1
+        """The worker's next command, or its end."""
+        while worker.sent < len(worker.writes):
+            answer = None
+            if worker.under_way is None:
+                row = worker.rows.take(np.array([worker.sent]))
+                direct = Writer(self.connection, expires=self.ttl is not None, way=worker.way)._direct(row)[0]
+                worker.under_way = commands(row, worker.way if direct else Way.FUNCTION, expires=self.ttl is not None)
+            else:
+                answer = worker.answer
+            try:
+                command = worker.under_way.send(answer)
+            except StopIteration:
+                worker.under_way = None
+                worker.sent += 1
+                continue
+            worker.commands.append(command)
+            worker.answer = self.deliver(command)
             return True
         if functions.advance(self.connection, self.view.key, worker.begun, worker.head):
             self.synced = max(self.synced, worker.head)
@@ -160,13 +190,28 @@ class World:
 
     def delay(self, which: int) -> None:
         """A copy of a write stays under way."""
-        writes = [write for worker in self.workers for write in worker.writes]
+        writes = self.under_way()
         if writes:
             self.delayed.append(writes[which % len(writes)])
 
-    def deliver(self, write: bytes) -> None:
+    def under_way(self) -> list[bytes]:
+        """What may still arrive, from workers that are not done."""
+        return [write for worker in self.workers for write in (*worker.writes, *worker.commands)]
+
+    def deliver(self, write: bytes) -> Any:
         self.connection.send(write)
-        raise_if_error(self.connection.receive(), self.connection.address)
+        reply = self.connection.receive()
+        raise_if_error(reply, self.connection.address)
+        return reply
+
+    def write_all(self, way: int) -> None:
+        """A sync that nothing disturbs, by the real writer."""
+        worker = self.begin(way)
+        if len(worker.rows):
+            done = Writer(self.connection, expires=self.ttl is not None, way=worker.way).write(worker.rows)
+            assert done.rows == len(worker.rows) >= done.written + done.refused
+        worker.sent = len(worker.writes)
+        self.step(worker)
 
     def flush(self) -> None:
         self.connection.call("FLUSHALL")
@@ -280,16 +325,52 @@ class World:
         )
 
 
+def together(parts: list[Encoded]) -> Encoded:
+    """All rows of a plan."""
+    empty = pa.array([], pa.large_binary())
+    return Encoded(
+        keys=pa.concat_arrays([empty, *(part.keys for part in parts)]),
+        values=pa.concat_arrays([empty, *(part.values for part in parts)]),
+        keep_until=np.concatenate([np.array([], dtype=np.int64), *(part.keep_until for part in parts)]),
+    )
+
+
+def singly(rows: Encoded) -> Iterator[Encoded]:
+    return (rows.take(np.array([i])) for i in range(len(rows)))
+
+
+def commands(row: Encoded, way: Way, *, expires: bool) -> Generator[bytes, Any, None]:
+    """What `sync.writing` sends for one row, one command at a time; each is sent the reply to the one before."""
+    if way is Way.KNOWN:
+        ((held,),) = ((yield framing.get(row)[0]),)
+        if held is not None and held[:8] > row.values[0].as_py()[:8]:
+            return
+        if held is not None:
+            swap = framing.replace(row, pa.array([held], pa.large_binary()), expires=expires)
+            replies = yield from one_by_one(split(swap))
+            if replies[-1] is not None and (not expires or replies[0] == 1):
+                return
+    absent = way is Way.NEW or (way is Way.KNOWN and held is None)
+    if absent and (yield framing.set_if_absent(row, expires=expires)) is not None:
+        return
+    yield framing.call(row)[0]
+
+
+def one_by_one(sent: list[bytes]) -> Generator[bytes, Any, list[Any]]:
+    replies = []
+    for command in sent:
+        reply = yield command
+        replies.append(reply)
+    return replies
+
+
 def split(payload: bytes) -> list[bytes]:
-    """Calls of many rows as calls of one row each, so that anything can happen between two rows."""
+    """Commands one by one, so that anything can happen between two of them."""
     reader = libvalkey.Reader()
     reader.feed(payload)
     single = []
-    while (call := reader.gets()) is not False:
-        count = int(call[2])
-        for i in range(count):
-            value, until = call[3 + count + 2 * i : 5 + count + 2 * i]
-            single.append(libvalkey.pack_command((b"FCALL", call[1], 1, call[3 + i], value, until)))
+    while (command := reader.gets()) is not False:
+        single.append(libvalkey.pack_command(tuple(command)))
     return single
 
 
@@ -315,10 +396,12 @@ EVENTS = st.one_of(
     st.tuples(st.just("open and publish"), SMALL, ROWS),
     st.tuples(st.just("open and publish"), SMALL, ROWS),
     st.tuples(st.just("publish"), SMALL),
-    st.tuples(st.just("begin")),
-    st.tuples(st.just("begin")),
-    st.tuples(st.just("sync")),
-    st.tuples(st.just("sync")),
+    st.tuples(st.just("begin"), SMALL),
+    st.tuples(st.just("begin"), SMALL),
+    st.tuples(st.just("sync"), SMALL),
+    st.tuples(st.just("sync"), SMALL),
+    st.tuples(st.just("write all"), SMALL),
+    st.tuples(st.just("step"), SMALL),
     st.tuples(st.just("step"), SMALL),
     st.tuples(st.just("finish"), SMALL),
     st.tuples(st.just("crash"), SMALL),
@@ -348,7 +431,8 @@ TO_THE_WORLD: dict[str, Any] = {
     "open and publish": open_and_publish,
     "publish": World.publish,
     "begin": World.begin,
-    "sync": lambda world: finish(world, world.begin()),
+    "sync": lambda world, way: finish(world, world.begin(way)),
+    "write all": World.write_all,
     "delay": World.delay,
     "arrive": arrive,
     "flush": World.flush,
@@ -388,7 +472,7 @@ def run(world: World, events: list[Any]) -> None:
         pass
     world.check_complete()
     # what was still under way arrives now and must change nothing
-    for write in (*world.delayed, *(write for worker in world.workers for write in worker.writes)):
+    for write in (*world.delayed, *world.under_way()):
         world.deliver(write)
     world.check()
     world.check_complete()
@@ -449,7 +533,7 @@ def run_to_parity(world: World, events: list[Any]) -> None:
     finish(world, world.begin(rebuild=True))
     assert not compare(world).causes
     # what was still under way arrives now and must change nothing
-    for write in (*world.delayed, *(write for worker in world.workers for write in worker.writes)):
+    for write in (*world.delayed, *world.under_way()):
         world.deliver(write)
     assert not compare(world).causes
 

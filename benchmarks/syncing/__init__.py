@@ -1,0 +1,1 @@
+"""The parts of `benchmarks/sync.py`: the data, the server, and who fills it."""

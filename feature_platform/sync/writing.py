@@ -1,0 +1,247 @@
+"""Writing encoded rows to one server, in whichever way costs it least.
+
+Rule: whatever the way, a value changes at one instant, only where the position there is not later, and its key is kept
+long enough before that. Three ways do this to one row:
+
+| way | commands | good where |
+|---|---|---|
+| new | `SET … NX PXAT …` | the key is absent |
+| known | `MGET`, then `PEXPIREAT … GT` and `SET … IFEQ held KEEPTTL` | an older value is there, and expires earlier |
+| function | `FCALL` | always; a tombstone, and every row with which another way did not come to an end |
+
+A row that another way refused, or of which it cannot tell whether its key lives long enough, goes through the function,
+which decides. So the ways need no agreement with each other, and tests/property/test_sync_protocol.py mixes them.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_platform.errors import StoreChangedError
+from feature_platform.online import functions
+from feature_platform.online.connection import Connection, raise_if_error
+from feature_platform.sync import framing
+from feature_platform.sync.encoding import Encoded
+
+CONNECTIONS: Final = 2
+"""While the server works on one batch, the other is encoded and framed."""
+_PREFIX_BYTES: Final = 16
+_POSITION_BYTES: Final = 8
+_SOON_MS: Final = 60_000
+
+
+class Way(Enum):
+    """How rows are written first."""
+
+    NEW = "new"
+    KNOWN = "known"
+    FUNCTION = "function"
+
+
+_NEXT = {Way.NEW: Way.KNOWN, Way.KNOWN: Way.FUNCTION, Way.FUNCTION: Way.FUNCTION}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What became of some rows."""
+
+    rows: int
+    written: int = 0
+    refused: int = 0
+    """A later position was there."""
+    bytes: int = 0
+    """Sent to the server."""
+
+
+class Writer:
+    """Writes rows over one connection."""
+
+    def __init__(self, connection: Connection, *, expires: bool, way: Way) -> None:
+        self._connection = connection
+        self._expires = expires
+        self._way = way
+        self._bytes = 0
+
+    def write(self, rows: Encoded) -> Written:
+        """Write rows, all of which are of one plan; the server has acknowledged them on return.
+
+        Raises:
+            FeaturePlatformError: the server refused a command, or cannot be reached.
+        """
+        self._bytes = 0
+        direct = self._direct(rows)
+        first, rest = rows.take(direct), rows.take(~direct)
+        counts: Counter[str] = Counter()
+        if len(first):
+            left, done, refused = self._by(self._way, first)
+            counts.update(written=done, refused=refused)
+            if len(left) * 2 > len(first):
+                self._way = _NEXT[self._way]
+            counts.update(self._call(left))
+        counts.update(self._call(rest))
+        return Written(rows=len(rows), written=counts["written"], refused=counts["refused"], bytes=self._bytes)
+
+    def _direct(self, rows: Encoded) -> Any:
+        """Rows that plain commands may write: no tombstones, and nothing that is to go at once."""
+        if self._way is Way.FUNCTION:
+            return np.zeros(len(rows), dtype=bool)
+        long = pc.greater(pc.binary_length(rows.values), _PREFIX_BYTES).to_numpy(zero_copy_only=False)
+        if not self._expires:
+            return long
+        return long & (rows.keep_until > time.time() * 1000 + _SOON_MS)
+
+    def _by(self, way: Way, rows: Encoded) -> tuple[Encoded, int, int]:
+        """What is left to the function, how many are written, how many refused."""
+        if way is Way.NEW:
+            left = rows.take(~self._set_if_absent(rows))
+            return left, len(rows) - len(left), 0
+        return self._replace(rows)
+
+    def _set_if_absent(self, rows: Encoded) -> Any:
+        replies = self._exchange(framing.set_if_absent(rows, expires=self._expires), len(rows))
+        return np.array([reply is not None for reply in replies], dtype=bool)
+
+    def _replace(self, rows: Encoded) -> tuple[Encoded, int, int]:
+        held = [value for values in self._exchange(*framing.get(rows)) for value in values]
+        old = pa.array(held, pa.large_binary())
+        absent = pc.is_null(old).to_numpy(zero_copy_only=False)
+        later = self._later(rows, old) & ~absent
+        left = np.zeros(len(rows), dtype=bool)
+        if absent.any():
+            left[absent] = ~self._set_if_absent(rows.take(absent))
+        older = ~absent & ~later
+        if older.any():
+            left[older] = ~self._swap(rows.take(older), old.take(pa.array(np.flatnonzero(older))))
+        refused = int(later.sum())
+        return rows.take(left), len(rows) - int(left.sum()) - refused, refused
+
+    def _swap(self, rows: Encoded, old: pa.LargeBinaryArray) -> Any:
+        """Which rows are surely written and surely kept."""
+        replies = self._exchange(
+            framing.replace(rows, old, expires=self._expires), len(rows) * (2 if self._expires else 1)
+        )
+        if not self._expires:
+            return np.array([reply is not None for reply in replies], dtype=bool)
+        # 0: the key is kept longer, or was gone at that instant; the function finds out which
+        extended = np.array([reply == 1 for reply in replies[::2]], dtype=bool)
+        return extended & np.array([reply is not None for reply in replies[1::2]], dtype=bool)
+
+    def _later(self, rows: Encoded, old: pa.LargeBinaryArray) -> Any:
+        """Where the value there has a later position than the row."""
+        mine, theirs = (pc.binary_slice(values, 0, _POSITION_BYTES) for values in (rows.values, old))
+        return pc.fill_null(pc.greater(theirs, mine), False).to_numpy(zero_copy_only=False)  # noqa: FBT003
+
+    def _call(self, rows: Encoded) -> dict[str, int]:
+        if not len(rows):
+            return {}
+        replies = self._exchange(*framing.call(rows))
+        return {"written": sum(r[0] for r in replies), "refused": sum(r[1] for r in replies)}
+
+    def _exchange(self, frames: bytes, count: int) -> list[Any]:
+        connection = self._connection
+        connection.send(frames)
+        self._bytes += len(frames)
+        replies = [connection.receive() for _ in range(count)]
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise_if_error(reply, connection.address)
+        return replies
+
+
+Connect = Callable[[], Connection]
+
+
+class Writers:
+    """Several connections to one server, each with a thread that encodes and writes whole batches.
+
+    Each entity comes once in a plan, so it does not matter which batch is written first.
+    """
+
+    def __init__(self, connect: Connect, *, server_run_id: str, expires: bool, way: Way) -> None:
+        self._connect = connect
+        self._server_run_id = server_run_id
+        self._expires, self._way = expires, way
+        self._waiting: queue.Queue[Callable[[], Encoded] | None] = queue.Queue(maxsize=1)
+        self._done: queue.SimpleQueue[Written | BaseException] = queue.SimpleQueue()
+        self._failed = threading.Event()
+        self._under_way = 0
+
+    @contextmanager
+    def running(self) -> Iterator[Writers]:
+        """Threads run for the block; leaving it early drops what was not sent yet."""
+        threads = [threading.Thread(target=self._work, name=f"writer-{n}", daemon=True) for n in range(CONNECTIONS)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self._failed.set()
+            for thread in threads:
+                while thread.is_alive():
+                    try:
+                        self._waiting.put(None, timeout=0.1)
+                    except queue.Full:
+                        continue
+                    thread.join(0.1)
+
+    def put(self, encode: Callable[[], Encoded]) -> Iterator[Written]:
+        """Hand in a batch; what has been acknowledged meanwhile.
+
+        Raises:
+            BaseException: what stopped a thread.
+        """
+        while True:
+            try:
+                self._waiting.put(encode, timeout=0.1)
+                break
+            except queue.Full:
+                if self._failed.is_set():
+                    break
+        self._under_way += 1
+        while not self._done.empty():
+            yield self._next()
+
+    def finish(self) -> Iterator[Written]:
+        """Wait for everything handed in.
+
+        Raises:
+            BaseException: what stopped a thread.
+        """
+        while self._under_way:
+            yield self._next()
+
+    def _next(self) -> Written:
+        outcome = self._done.get()
+        self._under_way -= 1
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def _work(self) -> None:
+        try:
+            with closing(self._connect()) as connection:
+                # advance() is asked on another connection: all must lead to the server that begin() met
+                found = functions.probe(connection, ()).server_run_id
+                if found != self._server_run_id:
+                    raise StoreChangedError(
+                        f"the online store at {connection.address} is another server than a moment ago",
+                        found=f"run id {found}", allowed=self._server_run_id, hint="sync again",
+                    )  # fmt: skip
+                writer = Writer(connection, expires=self._expires, way=self._way)
+                while not self._failed.is_set() and (encode := self._waiting.get()) is not None:
+                    self._done.put(writer.write(encode()))
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            self._failed.set()
+            self._done.put(error)

@@ -61,6 +61,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "drain": _target("served_log:drain", "Bring logged requests from the online store into the lake."),
     "skew": _target("served_log:skew", "Was what was served what training would see?"),
     "sql": _target("offline:sql", "Query the published features, read-only."),
+    "maintain": _target("maintain:maintain", "Delete what nobody needs, merge files; --dry-run tells first."),
     "late": _target("late:late", "Rows that came too late: what they concern, cost and wait for."),
     "exporter": _target("exporter:exporter", "Serve metrics to Prometheus, until it is stopped."),
     "ledger": _target("ledger:ledger", "What happened: batches, checks, syncs."),

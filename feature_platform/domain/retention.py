@@ -50,6 +50,8 @@ class BatchFacts:
     partition: Partition
     rows: int | None
     """None: it was never recorded as computed, and may have rows."""
+    bytes: int
+    """As measured when it was computed; 0 if it was not."""
     last_at: datetime
     """When the last thing happened to it."""
     position: int | None = None

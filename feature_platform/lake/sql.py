@@ -112,6 +112,11 @@ def build_create_table(view: FeatureView) -> tuple[str, ...]:
     )
 
 
+def partition_keys(grain: Grain) -> int:
+    """How many of year, month and day the partition keys of a table of this grain are."""
+    return len(_PARTITIONING[grain])
+
+
 def partitioning(grain: Grain) -> str:
     """The partition keys of a table of this grain.
 

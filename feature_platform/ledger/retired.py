@@ -19,7 +19,7 @@ from feature_platform.ledger.rows import read_batch
 _FACTS = """
 select b.batch_id::text, b.batch_seq, b.view, b.partition_start, b.partition_end, b.grain, c.row_count,
        greatest(b.opened_at, c.computed_at, a.audited_at, f.failed_at, h.held_at, r.rejected_at, p.published_at),
-       p.position, p.published_at, w.batch_id is not null
+       p.position, p.published_at, w.batch_id is not null, coalesce(c.byte_count, 0)
 from batches b
 left join batch_computed c using (batch_id)
 left join batch_audited a using (batch_id)
@@ -64,6 +64,7 @@ class RetirementLedger(LedgerConnection):
                     position=row[8],
                     published_at=row[9],
                     is_waiting=row[10],
+                    bytes=row[11],
                 )
             )
         return tuple(facts)

@@ -25,6 +25,11 @@ from feature_platform.orchestration.consumers import build_exposures, build_serv
 from feature_platform.orchestration.feature_log import build_feature_log, build_feature_log_schedule
 from feature_platform.orchestration.feature_views import build_feature_view
 from feature_platform.orchestration.late_data import build_look_job, build_look_sensor, build_recompute_sensor
+from feature_platform.orchestration.maintenance import (
+    build_maintenance,
+    build_maintenance_job,
+    build_maintenance_schedule,
+)
 from feature_platform.orchestration.parity import build_parity_asset, build_parity_job, build_parity_schedule
 from feature_platform.orchestration.schedules import build_schedules
 from feature_platform.orchestration.sensors import build_incident_sensor, build_store_sensor
@@ -51,6 +56,7 @@ def build_definitions(
         lineage: which source columns features are computed from, by view key.
     """
     audit_job, parity_job = build_audit_job(registry), build_parity_job(registry)
+    maintenance_job = build_maintenance_job()
     is_served = bool(served_views(registry))
     look_job = build_look_job(settings, registry)
     own = dg.Definitions(
@@ -64,6 +70,7 @@ def build_definitions(
             *(build_audit_asset(settings, view) for view in registry.views.values()),
             *([build_feature_log(settings, registry)] if is_served else []),
             *(build_training_set(settings, registry, declared) for declared in registry.training_sets.values()),
+            build_maintenance(settings, registry),
             *build_services(registry),
             *build_exposures(registry, manifest),
         ],
@@ -71,12 +78,14 @@ def build_definitions(
             look_job,
             audit_job,
             parity_job,
+            maintenance_job,
             *(build_training_set_job(declared) for declared in registry.training_sets.values()),
         ],
         schedules=[
             *build_schedules(registry),
             build_audit_schedule(audit_job),
             build_parity_schedule(parity_job),
+            build_maintenance_schedule(maintenance_job),
             *([build_feature_log_schedule(settings)] if is_served else []),
         ],
         sensors=[

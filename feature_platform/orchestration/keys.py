@@ -11,6 +11,7 @@ from feature_platform.orchestration.names import (
     audit_path,
     exposure_path,
     feature_log_path,
+    maintenance_path,
     online_path,
     parity_path,
     service_path,
@@ -79,6 +80,11 @@ def exposure_key(name: str) -> dg.AssetKey:
 def feature_log_key() -> dg.AssetKey:
     """The asset of what was served, as clients logged it."""
     return dg.AssetKey(feature_log_path())
+
+
+def maintenance_key() -> dg.AssetKey:
+    """The asset of the tables' upkeep."""
+    return dg.AssetKey(maintenance_path())
 
 
 def training_set_key(declared: DeclaredTrainingSet) -> dg.AssetKey:

@@ -56,6 +56,11 @@ def feature_log_path() -> list[str]:
     return ["serving", "served_features"]
 
 
+def maintenance_path() -> list[str]:
+    """The asset of the tables' upkeep: `platform/maintenance`."""
+    return ["platform", "maintenance"]
+
+
 def training_set_path(declared: DeclaredTrainingSet) -> list[str]:
     """The asset of a declared training set: `training_set/departure_delay_flights`."""
     return ["training_set", declared.name]

@@ -89,6 +89,7 @@ def test_asset_keys(repository):
         "parity/airport_weather",
         "parity/carrier_delays",
         "parity/route_delays",
+        "platform/maintenance",
         "route_delays",
         "service/departure_delay",
         "serving/served_features",

@@ -41,7 +41,7 @@ def histories(draw: st.DrawFn) -> tuple[list[BatchFacts], Circumstances]:
             BatchFacts(
                 batch_id=f"b{index}", seq=index + 1,
                 partition=Partition(start=start, end=start + DAY, grain=Grain.DAY),
-                rows=draw(st.sampled_from([0, 3, 3, 3])), position=position, published_at=at,
+                rows=draw(st.sampled_from([0, 3, 3, 3])), bytes=100, position=position, published_at=at,
                 last_at=at or T0 + draw(st.integers(0, 23)) * DAY, is_waiting=state == "held",
             )
         )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from datetime import datetime
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 import dbt.cli.main  # noqa: F401 # preloaded: a child then starts in milliseconds
@@ -14,6 +15,7 @@ from feature_platform.domain.windows import parse_partition_key
 from feature_platform.lake import connect
 from feature_platform.late_data import scan_all
 from feature_platform.ledger import Ledger
+from feature_platform.maintenance import maintain
 from feature_platform.materialization import RunEvent, Step, deploy, materialize
 from feature_platform.settings import Settings
 
@@ -86,3 +88,18 @@ def scan_and_die(settings: Settings, moment: str) -> None:
 
         ledger.record_scan = dying
         list(scan_all(ledger, lake, load_registry(settings.manifest_path), run_id="dies"))
+
+
+def maintain_and_die(settings: Settings, now: datetime, step: str) -> None:
+    """Maintain until a line of progress ends like this."""
+
+    def listen(line: str) -> None:
+        if line.endswith(step):
+            die()
+
+    maintain(settings, load_registry(settings.manifest_path), now=now, progress=listen)
+
+
+def maintain_repeatedly(settings: Settings, now: datetime, times: int) -> None:
+    for _ in range(times):
+        maintain(settings, load_registry(settings.manifest_path), now=now)

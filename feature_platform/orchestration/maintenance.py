@@ -1,7 +1,7 @@
 """The asset of the tables' upkeep: each materialization deletes what nobody needs any more, and merges what is left.
 
-Rule: unpartitioned, repeatable at any time, and never in the way: it waits for runs and gives them their turn. Dagster's
-own freshness policy says when it has not succeeded for long; for an asset without partitions that is right.
+Rule: unpartitioned, repeatable at any time, and never in the way: it waits for runs and gives them their turn. That it
+has not succeeded for long is said by Dagster's own freshness policy, which is right for an asset without partitions.
 """
 
 # no `from __future__ import annotations` here: Dagster compares the annotation of `context` with its class

@@ -11,8 +11,8 @@ from pathlib import Path
 import psycopg2
 import pytest
 from tiny_platform import TinyPlatform
+from used_platform import DAYS, write
 
-from feature_platform.domain.batch import Measured
 from feature_platform.domain.retention import Fate
 from feature_platform.errors import ConfigurationError, LockBusyError, RowsRetiredError
 from feature_platform.lake import connect
@@ -23,7 +23,6 @@ from feature_platform.ledger import Ledger, deployment_lock
 from feature_platform.maintenance import maintain
 from feature_platform.offline import FeatureStore
 
-DAYS = tuple(f"2024-01-{day:02}" for day in range(2, 8))
 LATER = timedelta(days=400)
 NOW = timedelta(seconds=0)
 
@@ -34,41 +33,6 @@ def run(platform: TinyPlatform, *, after: timedelta = LATER, **options):
 
 def of_view(report, key: str = "user_activity@1"):
     return next(table for table in report.tables if table.table == key)
-
-
-@pytest.fixture
-def used(tiny: TinyPlatform) -> TinyPlatform:
-    """Six days, three of them recomputed, one run that was abandoned; superseded batches are kept for 30 days."""
-    for day in DAYS:
-        write(tiny, day)
-    write(tiny, *DAYS[:3])
-    write(tiny, DAYS[0], published=False)
-    return tiny
-
-
-def write(platform: TinyPlatform, *days: str, rows: int = 20, published: bool = True):
-    """Batches as runs leave them, without dbt: 20 users a day, one append."""
-    view = platform.registry.view("user_activity")
-    with Ledger.connect(platform.settings.ledger_url) as ledger, closing(connect(platform.settings)) as lake:
-        batches = ledger.open_batches(view, platform.partitions("user_activity", *days), run_id="run")
-        selects = [
-            f"select {rows} - i, timestamptz '{one.partition.end.isoformat()}', i, random() * 100, '{one.batch_id}',"
-            f" timestamptz '{one.partition.start.isoformat()}' from range({rows}) as r (i)"
-            for one in batches
-        ]
-        lake.execute(f"insert into lake.batches.user_activity_v1 {' union all '.join(selects)}")
-        if not published:
-            return batches
-        ids = [one.batch_id for one in batches]
-        ledger.record_computed(
-            Measured(
-                batch_id=batch_id, row_count=rows, byte_count=1000, compute_seconds=0.1, peak_memory_bytes=1,
-                source_watermark=None,
-            )
-            for batch_id in ids
-        )  # fmt: skip
-        ledger.record_audited(ids, passed=True)
-        return ledger.publish(ids)
 
 
 def test_what_nobody_needs_goes_and_the_rest_is_merged_sorted_and_the_same(used: TinyPlatform) -> None:
@@ -85,7 +49,7 @@ def test_what_nobody_needs_goes_and_the_rest_is_merged_sorted_and_the_same(used:
     assert done.retired == dry.retired == {Fate.SUPERSEDED: 3, Fate.NEVER_PUBLISHED: 1}
     assert done.merged == dry.merged == ("2024-01",)
     assert done.rows_deleted == total - len(visible) == dry.rows_deleted + 20  # of the abandoned none were recorded
-    assert (done.before.count, done.after.count) == (8, 1)
+    assert (done.before.count, done.after.count) == (5, 1)
     assert done.after.bytes < done.before.bytes
     assert used.visible("user_activity") == visible
     assert used.count_rows("user_activity") == len(visible)
@@ -188,7 +152,7 @@ def test_files_go_when_they_have_been_out_of_use_for_a_day(used: TinyPlatform) -
             "update ducklake_files_scheduled_for_deletion set schedule_start = schedule_start - interval '2 days'"
         )
     removed = run(used)
-    assert removed.files.unused >= 8
+    assert removed.files.unused >= 5
     assert removed.files.bytes > 0
     assert len(set(lake_files.rglob("*.parquet"))) < len(kept)
     assert used.count_rows("user_activity") == len(used.visible("user_activity"))

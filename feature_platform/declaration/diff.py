@@ -19,6 +19,7 @@ _SETTINGS = (
     "retention",
     "freshness",
     "online",
+    "push",
     "owner",
     "group",
     "access",

@@ -34,7 +34,17 @@ from feature_platform.domain.windows import Grain, floor, following
 from feature_platform.errors import chosen_from
 
 SECTION = "meta.feature_view"
-KEYS = ("availability_delay", "entities", "expectations", "freshness", "late_data", "online", "retention", "ttl")
+KEYS = (
+    "availability_delay",
+    "entities",
+    "expectations",
+    "freshness",
+    "late_data",
+    "online",
+    "push",
+    "retention",
+    "ttl",
+)
 ACCESS = ("private", "protected", "public")
 SCHEMA = "batches"
 FOLDER = "feature_views"
@@ -131,6 +141,7 @@ def parse_view(node: Node, project: Project, reporter: Reporter) -> FeatureView:
         yaml_path=yaml_path(node),
         code_version=code_version(project.manifest, node),
         retention=_retention(section),
+        push=_push(section, online),
     )
 
 
@@ -274,6 +285,16 @@ def _retention(section: Section) -> Retention:
         if duration is not None and duration < SHORTEST:
             kept.report(key, "is shorter than a query may take", allowed=f"at least {format_duration(SHORTEST)}")
     return Retention(**found)
+
+
+def _push(section: Section, online: OnlineTier) -> bool:
+    value: object = section.values.get("push", False)
+    if not isinstance(value, bool):
+        section.report("push", "is neither true nor false", allowed="true, false")
+        return False
+    if value and online is OnlineTier.NONE:
+        section.report("push", "is true for a view that is not served", hint="write `online: valkey`, or remove `push`")
+    return value
 
 
 def _check_times(

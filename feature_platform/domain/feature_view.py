@@ -122,6 +122,8 @@ class FeatureView:
     code_version: str
     """Hash over the SQL and the declaration of the model and of everything upstream of it, and the macros it uses."""
     retention: Retention = field(default_factory=Retention)
+    push: bool = False
+    """Whether fresher rows than those of the batches may be pushed to the online store."""
 
     @property
     def key(self) -> str:

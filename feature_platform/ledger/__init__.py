@@ -14,6 +14,7 @@ from feature_platform.ledger.late import LateLedger
 from feature_platform.ledger.locks import deployment_lock, drain_lock
 from feature_platform.ledger.meters import MeterLedger, SyncTotals, ViewTotals
 from feature_platform.ledger.migrating import migrate
+from feature_platform.ledger.pushes import Acknowledged, Push, PushLedger
 from feature_platform.ledger.records import (
     BatchHistory,
     Deployment,
@@ -29,18 +30,28 @@ from feature_platform.ledger.training_sets import TrainingSetLedger, TrainingSet
 
 
 class Ledger(
-    HeldLedger, SyncLedger, StoreLedger, LateLedger, TrainingSetLedger, RetirementLedger, MeterLedger, Journal
+    HeldLedger,
+    SyncLedger,
+    StoreLedger,
+    LateLedger,
+    PushLedger,
+    TrainingSetLedger,
+    RetirementLedger,
+    MeterLedger,
+    Journal,
 ):
     """One connection to the ledger; one per thread. `with Ledger.connect(url) as ledger: …`."""
 
 
 __all__ = [
+    "Acknowledged",
     "BatchHistory",
     "Deployment",
     "HeldBatch",
     "Incident",
     "Ledger",
     "LedgerEvent",
+    "Push",
     "RetiredBatch",
     "SourceLoad",
     "SyncTotals",

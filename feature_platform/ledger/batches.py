@@ -272,12 +272,12 @@ class BatchLedger(LedgerConnection):
         rows = self._fetch(HISTORY, (view_key, view_key, run_id, run_id, limit))
         return tuple(read_history(row) for row in rows)
 
-    def checks(self, batch_id: str) -> tuple[CheckOutcome, ...]:
-        """What each check said of a batch, by name."""
+    def checks(self, *batch_ids: str) -> tuple[CheckOutcome, ...]:
+        """What each check said of batches, by name within each."""
         rows = self._fetch(
             "select batch_id::text, check_name, kind, passed, blocking, detail from batch_checks"
-            " where batch_id = %s::uuid order by check_name",
-            (batch_id,),
+            " where batch_id = any(%s::uuid[]) order by batch_id, check_name",
+            (list(batch_ids),),
         )
         return tuple(
             CheckOutcome(batch_id=row[0], check=row[1], kind=row[2], passed=row[3], blocking=row[4], detail=row[5])

@@ -27,7 +27,7 @@ from feature_platform.declaration.lineage import FILE as LINEAGE_FILE
 from feature_platform.declaration.lineage import load_lineage, write_lineage
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.errors import FeaturePlatformError, Finding, InvalidDeclarationsError, NotDeployedError
-from feature_platform.lake import connect, log_tables, sql, tables
+from feature_platform.lake import connect, log_tables, push_tables, sql, tables
 from feature_platform.ledger import Deployment, Ledger, deployment_lock, migrate
 from feature_platform.materialization import dbt_run
 from feature_platform.materialization.column_lineage import trace_views
@@ -160,7 +160,8 @@ def _deploy_lake(lake: duckdb.DuckDBPyConnection, registry: FeatureRegistry) -> 
     for name in tables.create_schemas(lake):
         yield f"create schema {name}"
     log = log_tables.plan_tables(tables.read_columns(lake, sql.SERVING_SCHEMA))
-    for action, statements in (*plan, *log):
+    pushed = push_tables.plan_tables(registry.views.values(), tables.read_columns(lake, sql.PUSHED_SCHEMA))
+    for action, statements in (*plan, *log, *pushed):
         with tables.transaction(lake):
             for statement in statements:
                 lake.execute(statement)

@@ -20,7 +20,8 @@ from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
 from feature_platform.domain.serving_history import ServedHistory
 from feature_platform.lake.sql import BATCH_ID, batches_table, quote_literal
 from feature_platform.lake.sql import quote_identifier as quote
-from feature_platform.offline import outages, served
+from feature_platform.ledger import Acknowledged
+from feature_platform.offline import outages, pushed, served
 from feature_platform.offline import point_in_time as pit
 from feature_platform.offline.labels import Labels
 from feature_platform.offline.output import Origin
@@ -39,6 +40,10 @@ class Evidence:
     """All, superseded ones included; only if the view's history is given."""
     history: ServedHistory | None = None
     """Of the view in the store that is asked about; None: all of it is modelled."""
+    acknowledged: tuple[Acknowledged, ...] | None = None
+    """When that store had each push, if the view takes any and its history is given."""
+    sequence: int = 0
+    """The ledger sequence that all of this is as of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,6 +250,25 @@ class _Answering:
         self._run(*(served.asof_served(join) if plan is pit.Plan.ASOF else pit.hash_join(join)))
         if self._has_moments:
             self._compare(join, batches, oldest=oldest)
+        if self._evidence.acknowledged is not None:
+            self._merge_pushed(join, self._evidence.acknowledged, history, oldest=oldest)
+
+    def _merge_pushed(
+        self, join: pit.ViewJoin, acknowledged: tuple[Acknowledged, ...], history: ServedHistory, *, oldest: datetime
+    ) -> None:
+        """Let the pushed rows that were given take the place of older ones."""
+        if not self._has_moments:
+            self._has_moments = True
+            self._run(pushed.no_moments(join), served.none_ambiguous(join))
+        rows = pushed.pushed_rows(
+            self._question.view,
+            join,
+            acknowledged=self._list("acknowledged", pushed.acknowledged_table(acknowledged)),
+            at_sequence=self._evidence.sequence,
+            oldest=oldest,
+        )
+        self._run(*pushed.merge_pushed(join, rows, live_since=history.live_since))
+        self._ambiguous = self._count_ambiguous(join)
 
     def _without_unknown(
         self, join: pit.ViewJoin, history: ServedHistory, oldest: datetime, newest: datetime
@@ -281,10 +305,14 @@ class _Answering:
         listed = self._list("possible", served.batch_table(possible))
         rows = self._rows(listed, reach, of_batch=("_from_position", "_until_position"))
         self._run(*served.ambiguous(join, rows))
-        ((self._ambiguous,),) = self._connection.execute(
+        self._ambiguous = self._count_ambiguous(join)
+
+    def _count_ambiguous(self, join: pit.ViewJoin) -> int:
+        ((count,),) = self._connection.execute(
             f"select count(*) from {self._labels} semi join {served.ambiguous_table(join)} using ({pit.LABEL_ID})"
             f" where {self._counts}"
         ).fetchall()
+        return int(count)
 
     # -- what they are made of ----------------------------------------------------------------------------------
 

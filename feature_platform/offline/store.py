@@ -10,6 +10,7 @@ The lake is opened read-only, with a memory limit; every call has its own DuckDB
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +21,15 @@ from feature_platform.declaration import FeatureRegistry, load_registry
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_service import FeatureService, OutagePolicy
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView, OnlineTier
-from feature_platform.errors import NotDeployedError, RequestError, RowsRetiredError, UnknownNameError, chosen_from
+from feature_platform.errors import (
+    NotDeployedError,
+    RequestError,
+    RowsRetiredError,
+    SourceNotReadyError,
+    UnknownNameError,
+    chosen_from,
+)
+from feature_platform.lake.push_tables import drained_through
 from feature_platform.lake.snapshots import newest_snapshot
 from feature_platform.ledger import Ledger
 from feature_platform.offline import point_in_time as pit
@@ -110,6 +119,8 @@ class FeatureStore(TrainingSetDoors):
             features = name_output(selections, labels.columns, full_feature_names=full_feature_names)
             for view in views:
                 check_deployed(connection, view)
+                if evidence[view.key].acknowledged is not None and labels.newest is not None:
+                    self._refuse_undrained(connection, view, sequence, labels.newest)
             answers = {
                 view.key: answer_view(
                     connection,
@@ -213,9 +224,31 @@ class FeatureStore(TrainingSetDoors):
                         active=evidence.active,
                         published=ledger.published_batches(view.key, at_sequence=sequence),
                         history=ledger.served_history(view.key, store or self.settings.store, at_sequence=sequence),
+                        acknowledged=ledger.acknowledged(view.key, store or self.settings.store, at_sequence=sequence)
+                        if view.push
+                        else None,
+                        sequence=sequence,
                     )
                 found[view.key] = evidence
             return sequence, found
+
+    def _refuse_undrained(
+        self, connection: duckdb.DuckDBPyConnection, view: FeatureView, sequence: int, newest: datetime
+    ) -> None:
+        """Without a push that a label may have been given, what was served is not known.
+
+        Raises:
+            SourceNotReadyError: pushes before the newest label are not in the lake yet.
+        """
+        through = drained_through(connection, view)
+        with Ledger.connect(self.settings.ledger_url) as ledger:
+            waiting = ledger.pushes_between(view.key, through, sequence, newest)
+        if waiting:
+            raise SourceNotReadyError(
+                f"{waiting} push(es) to {view.key} from before the newest label are not in the lake yet",
+                found=f"the lake has the pushes up to number {through}",
+                hint=f"run `feature-platform push {view.key} --drain`, or wait for the asset pushed/{view.name}",
+            )
 
     def _outage_policy(self, asked: str | FeatureService | Iterable[str]) -> OutagePolicy:
         """What the service declares; by reference nothing is declared."""

@@ -50,6 +50,8 @@ class ViewDocument:
     warn_after: timedelta | None
     error_after: timedelta | None
     owner: str
+    push: bool = False
+    """Whether pushed rows lie beside those of the batches."""
 
     @property
     def key(self) -> str:
@@ -90,6 +92,7 @@ class ViewDocument:
                 "warn_after_seconds": _seconds(self.warn_after),
                 "error_after_seconds": _seconds(self.error_after),
                 "owner": self.owner,
+                **({"push": True} if self.push else {}),
             }
         )
 
@@ -108,6 +111,7 @@ class ViewDocument:
             warn_after=_duration(document["warn_after_seconds"]),
             error_after=_duration(document["error_after_seconds"]),
             owner=document["owner"],
+            push=document.get("push", False),
         )
 
 
@@ -195,6 +199,7 @@ def document_of(view: FeatureView, *, latest: bool) -> ViewDocument:
         warn_after=view.freshness.warn_after,
         error_after=view.freshness.error_after,
         owner=view.owner.email,
+        push=view.push,
     )
 
 

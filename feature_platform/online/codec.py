@@ -237,3 +237,15 @@ def columns_from_json(columns: Sequence[Sequence[str]]) -> tuple[tuple[str, Feat
             raise ValueError(f"column {name} has the type {text!r}, which this client does not know")
         parsed.append((name, type_))
     return tuple(parsed)
+
+
+def later_row(value: bytes | None, pushed: bytes | None) -> bytes | None:
+    """What an entity has, given what lies under its key and under that of its pushed row: the later event time counts.
+
+    Of equal event times the batch's row counts. A pushed row begins with event time and push number; it is returned as
+    a value like any other, with the position at which the store holds the batches' rows (0 if it holds none).
+    """
+    if pushed is None or (value is not None and value[8:PREFIX_BYTES] >= pushed[:8]):
+        return value
+    position = bytes(8) if value is None else value[:8]
+    return position + pushed[:8] + pushed[PREFIX_BYTES:]

@@ -56,6 +56,37 @@ local function write(keys, args)
     return {written, refused, dead}
 end
 
+local function at_least(a, b)
+    for first = 1, PREFIX_BYTES, 4 do
+        local x, y = struct.unpack('>I4', a, first), struct.unpack('>I4', b, first)
+        if x ~= y then return x > y end
+    end
+    return true
+end
+
+-- Pushed rows: KEYS and ARGV as of write. A row replaces another iff (event time, push number), its first 16 bytes, is
+-- not smaller. Returns {rows written, rows refused, rows left out because they are past keeping}.
+local function push(keys, args)
+    local now = now_ms()
+    local written, refused, dead = 0, 0, 0
+    for i, key in ipairs(keys) do
+        local value, keep_until = args[2 * i - 1], tonumber(args[2 * i])
+        local held = server.call('GETRANGE', key, 0, PREFIX_BYTES - 1)
+        if #held == PREFIX_BYTES and not at_least(value, held) then
+            refused = refused + 1
+        elseif keep_until == 0 then
+            server.call('SET', key, value)
+            written = written + 1
+        elseif keep_until > now then
+            server.call('SET', key, value, 'PXAT', string.format('%.0f', keep_until))
+            written = written + 1
+        else
+            dead = dead + 1
+        end
+    end
+    return {written, refused, dead}
+end
+
 local function server_run_id()
     return string.match(server.call('INFO', 'server'), 'run_id:(%x+)')
 end
@@ -81,5 +112,6 @@ local function advance(keys, args)
 end
 
 server.register_function('fp_write_HASH', write)
+server.register_function('fp_push_HASH', push)
 server.register_function('fp_begin_HASH', begin)
 server.register_function('fp_advance_HASH', advance)

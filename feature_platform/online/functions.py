@@ -17,7 +17,7 @@ from typing import Any
 import libvalkey
 
 from feature_platform.online.connection import Connection, raise_if_error
-from feature_platform.online.keys import position_key
+from feature_platform.online.keys import position_key, push_position_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,21 @@ def load(connection: Connection) -> None:
 def write_name() -> str:
     """Name of the function that writes rows."""
     return f"fp_write_{library()[0]}"
+
+
+def push_name() -> str:
+    """Name of the function that writes pushed rows."""
+    return f"fp_push_{library()[0]}"
+
+
+def begin_pushes(connection: Connection, view: str) -> StorePosition:
+    """Which store this is, as far as pushed rows go: one that lost them has another nonce. Its position is always 0.
+
+    Raises:
+        FeaturePlatformError: the store cannot be reached or refused.
+    """
+    nonce, position, run_id = _call(connection, "begin", push_position_key(view), uuid.uuid4().hex)
+    return StorePosition(position=int(position), nonce=nonce.decode(), server_run_id=run_id.decode())
 
 
 def begin(connection: Connection, view: str) -> StorePosition:

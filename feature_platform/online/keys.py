@@ -27,6 +27,9 @@ EMPTY = "%"
 PREFIX = "feature_platform:"
 """Keys that hold no rows begin with this; no view name contains a colon."""
 
+PUSHED = b":push"
+"""What the key of a pushed row ends with; the brace before it ends the key of every other row."""
+
 VIEWS = PREFIX + "views"
 LAYOUTS = PREFIX + "layouts"
 SERVICES = PREFIX + "services"
@@ -153,3 +156,17 @@ def row_key(view: str, entity: bytes) -> bytes:
     b'carrier_delays@1:{UA}'
     """
     return b"%s:{%s}" % (view.encode(), entity)
+
+
+def push_key(row: bytes) -> bytes:
+    """The key under which a pushed row lies, given that of the entity's row. Both share a slot.
+
+    >>> push_key(b"carrier_delays@1:{UA}")
+    b'carrier_delays@1:{UA}:push'
+    """
+    return row + PUSHED
+
+
+def push_position_key(view: str) -> str:
+    """Where the store keeps through which push it holds this view."""
+    return f"{PREFIX}push_position:{view}"

@@ -17,10 +17,11 @@ from feature_platform.domain.feature_service import FLAG_ALL
 from feature_platform.errors import StoreUnavailableError, TimestampError, UnknownNameError
 from feature_platform.online import catalog as catalogs
 from feature_platform.online.catalog import Catalog, ViewDocument
+from feature_platform.online.codec import later_row
 from feature_platform.online.exchange import Cluster, Pause, Standalone, Steps, Store
 from feature_platform.online.hot import HotKey, HotKeys, ValueCache
-from feature_platform.online.keys import VIEWS
-from feature_platform.online.request import Entities, ReadPlan, UnknownLayout, unknown_layout
+from feature_platform.online.keys import VIEWS, push_key
+from feature_platform.online.request import Entities, ReadPlan, Request, UnknownLayout, unknown_layout
 from feature_platform.online.result import OnlineFeatures
 from feature_platform.online.settings import OnlineSettings
 
@@ -81,7 +82,7 @@ class Reading:
             plan = yield from self._plan(refs)
         request = plan.request(entities)
         self._hot.observe(request.unique)
-        values = (yield from self._values(request.unique)) if request.unique else []
+        values = (yield from self._rows(plan, request)) if request.unique else []
         now = self._clock()
         if now.tzinfo is None:
             raise TimestampError("the client's clock has no time zone", hint="return datetime.now(UTC) from it")
@@ -93,6 +94,15 @@ class Reading:
     def hot_keys(self, view: str | None = None) -> tuple[HotKey, ...]:
         """The keys asked for most, of one view (`name@version`) or of all."""
         return self._hot.report(view)
+
+    def _rows(self, plan: ReadPlan, request: Request) -> Steps[Sequence[bytes | None]]:
+        """What each key's entity has: of views that take pushes, the later of the batch's row and the pushed one."""
+        keys, pushable = request.unique, plan.pushable(request)
+        if not pushable:
+            return (yield from self._values(keys))
+        values = yield from self._values([*keys, *map(push_key, pushable)])
+        pushed = dict(zip(pushable, values[len(keys) :], strict=True))
+        return [later_row(value, pushed.get(key)) for key, value in zip(keys, values, strict=False)]
 
     def _values(self, keys: Sequence[bytes]) -> Steps[Sequence[bytes | None]]:
         cache = self._cache

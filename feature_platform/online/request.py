@@ -124,7 +124,15 @@ class ReadPlan:
         self.views = tuple(ViewPlan(catalog.views[one.key], one.features, policy) for one in selections)
         self._entities = {name: type_ for part in self.views for name, type_ in part.view.entities}
         self._names = name_features(selections, self._entities.keys())
+        self._has_pushable = any(part.view.push for part in self.views)
         self._refusing = tuple((index, part.refuses) for index, part in enumerate(self.views) if part.refuses)
+
+    def pushable(self, request: Request) -> Sequence[bytes]:
+        """The keys of a request beside which a pushed row may lie."""
+        if not self._has_pushable:
+            return ()
+        found = (keys for part, keys in zip(self.views, request.keys_of, strict=True) if part.view.push)
+        return [*dict.fromkeys(key for keys in found for key in keys)]
 
     def request(self, entities: Entities) -> Request:
         """The keys that these entities ask for.

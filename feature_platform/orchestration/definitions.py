@@ -31,6 +31,7 @@ from feature_platform.orchestration.maintenance import (
     build_maintenance_schedule,
 )
 from feature_platform.orchestration.parity import build_parity_asset, build_parity_job, build_parity_schedule
+from feature_platform.orchestration.pushes import build_pushed_asset, build_pushes_schedule, pushable_views
 from feature_platform.orchestration.schedules import build_schedules
 from feature_platform.orchestration.sensors import build_incident_sensor, build_store_sensor
 from feature_platform.orchestration.serving import build_online_asset, build_sync_sensor, served_views
@@ -69,6 +70,7 @@ def build_definitions(
             *(build_parity_asset(settings, registry, view) for view in served_views(registry)),
             *(build_audit_asset(settings, view) for view in registry.views.values()),
             *([build_feature_log(settings, registry)] if is_served else []),
+            *(build_pushed_asset(settings, view) for view in pushable_views(registry)),
             *(build_training_set(settings, registry, declared) for declared in registry.training_sets.values()),
             build_maintenance(settings, registry),
             *build_services(registry),
@@ -87,6 +89,7 @@ def build_definitions(
             build_parity_schedule(parity_job),
             build_maintenance_schedule(maintenance_job),
             *([build_feature_log_schedule(settings)] if is_served else []),
+            *([build_pushes_schedule(settings, registry)] if pushable_views(registry) else []),
         ],
         sensors=[
             build_sync_sensor(registry),

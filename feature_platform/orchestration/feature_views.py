@@ -149,4 +149,4 @@ def _written(
 
 
 def _outcomes(ledger: "Ledger", written: "tuple[BatchHistory, ...]") -> tuple[CheckOutcome, ...]:
-    return tuple(outcome for history in written for outcome in ledger.checks(history.batch.batch_id))
+    return ledger.checks(*(history.batch.batch_id for history in written))

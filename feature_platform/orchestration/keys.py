@@ -14,6 +14,7 @@ from feature_platform.orchestration.names import (
     maintenance_path,
     online_path,
     parity_path,
+    pushed_path,
     service_path,
     source_path,
     source_path_of,
@@ -55,6 +56,11 @@ def audit_key(view: FeatureView) -> dg.AssetKey:
 def parity_key(view: FeatureView) -> dg.AssetKey:
     """The asset of the last comparison of the view's served rows with the ledger."""
     return dg.AssetKey(parity_path(view))
+
+
+def pushed_key(view: FeatureView) -> dg.AssetKey:
+    """The asset of the rows pushed to the view, in the lake."""
+    return dg.AssetKey(pushed_path(view))
 
 
 def source_key(source: Source) -> dg.AssetKey:

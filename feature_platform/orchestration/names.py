@@ -31,6 +31,11 @@ def parity_path(view: FeatureView) -> list[str]:
     return ["parity", *view_path(view)]
 
 
+def pushed_path(view: FeatureView) -> list[str]:
+    """The asset of the rows pushed to the view, in the lake: `pushed/carrier_delays`."""
+    return ["pushed", *view_path(view)]
+
+
 def source_path(source: Source) -> list[str]:
     """The asset of a source table, under dbt's two names for it: `nycflights13/flights`."""
     return source_path_of(source.unique_id)

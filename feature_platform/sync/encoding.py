@@ -71,6 +71,20 @@ def encode_absent(view: FeatureView, position: int, batch: pa.RecordBatch) -> En
     return Encoded(keys=encode_keys(view, batch), values=values, keep_until=until)
 
 
+def encode_pushed(view: FeatureView, layout: Layout, number: int, batch: pa.RecordBatch) -> Encoded:
+    """Rows of a push: key columns, `event_timestamp`, and the features.
+
+    Raises:
+        BatchRejectedError: as `encode_values`.
+    """
+    suffix = pa.scalar(keys.PUSHED, pa.large_binary())
+    return Encoded(
+        keys=pc.binary_join_element_wise(encode_keys(view, batch), suffix, _NOTHING),
+        values=encode_values(view, layout, number, batch, is_pushed=True),
+        keep_until=_keep_until(view, _micros(view, EVENT_TIMESTAMP, batch)),
+    )
+
+
 def encode_keys(view: FeatureView, batch: pa.RecordBatch) -> pa.LargeBinaryArray:
     """The row keys of a batch (`online.keys`)."""
     components = []
@@ -86,8 +100,10 @@ def encode_keys(view: FeatureView, batch: pa.RecordBatch) -> pa.LargeBinaryArray
     return pc.binary_join_element_wise(opening, entity, pa.scalar(b"}", pa.large_binary()), _NOTHING)
 
 
-def encode_values(view: FeatureView, layout: Layout, position: int, batch: pa.RecordBatch) -> pa.LargeBinaryArray:
-    """The values of a batch (`online.codec`).
+def encode_values(
+    view: FeatureView, layout: Layout, position: int, batch: pa.RecordBatch, *, is_pushed: bool = False
+) -> pa.LargeBinaryArray:
+    """The values of a batch (`online.codec`). Those of pushed rows begin with the event time, then the push's number.
 
     Raises:
         BatchRejectedError: an instant or a date lies outside the years 1 to 9999, or a list has a NULL element.
@@ -98,8 +114,7 @@ def encode_values(view: FeatureView, layout: Layout, position: int, batch: pa.Re
         count,
         dtype=np.dtype(
             [
-                ("position", ">u8"),
-                ("event", ">u8"),
+                *((name, ">u8") for name in (("event", "position") if is_pushed else ("position", "event"))),
                 ("layout", ">u4"),
                 ("nulls", "u1", (layout.bitmap_bytes,)),
                 *((slot, *_slot(type_)) for slot, _, type_ in columns),

@@ -52,9 +52,12 @@ def get(rows: Encoded, *, per_call: int = KEYS_PER_GET) -> tuple[bytes, int]:
     return _calls(_joined_array(*_bulk(rows.keys)), per_call, lambda count: f"*{count + 1}\r\n$4\r\nMGET\r\n")
 
 
-def call(rows: Encoded, *, per_call: int = KEYS_PER_CALL) -> tuple[bytes, int]:
-    """Calls of the server's function, and how many replies that makes: keys first, then value and instant of each."""
-    name = write_name()
+def call(rows: Encoded, *, name: str | None = None, per_call: int = KEYS_PER_CALL) -> tuple[bytes, int]:
+    """Calls of a server's function (default: the one that writes rows), and how many replies that makes.
+
+    Keys come first, then value and instant of each.
+    """
+    name = name or write_name()
     data, starts = _buffers(_joined_array(*_bulk(rows.keys)))
     arguments, argument_starts = _buffers(_joined_array(*_bulk(rows.values), *_bulk(_instants(rows))))
     parts: list[bytes | memoryview] = []

@@ -23,10 +23,8 @@ from feature_platform.domain.feature_view import FeatureView, OnlineTier
 from feature_platform.domain.serving_history import Asked, Sighting
 from feature_platform.errors import (
     LedgerConflictError,
-    NotDeployedError,
     RequestError,
     StoreChangedError,
-    chosen_from,
 )
 from feature_platform.lake import connect
 from feature_platform.lake.failures import lake_errors
@@ -37,8 +35,10 @@ from feature_platform.online.connection import Connection
 from feature_platform.online.settings import ValkeyAddress
 from feature_platform.settings import Settings
 from feature_platform.sync import plan as plans
+from feature_platform.sync.deployed import refuse_older_declarations
 from feature_platform.sync.encoding import Encoded, encode_absent, encode_rows
 from feature_platform.sync.publishing import ensure_published
+from feature_platform.sync.push.replaying import replay, still_holds
 from feature_platform.sync.reading import Part, read_plan, run
 from feature_platform.sync.writing import Way, Writers, Written
 
@@ -132,8 +132,9 @@ def sync(
             asked = ledger.ask()
             begun = functions.begin(connection, view.key)
             ensure_published(connection, registry, view)
+            pushes = replay(connection, ledger, view, store) if view.push else None
             attempt = _Attempt(settings, view, store, ledger, connection, run_id=run_id, lake=lake, progress=progress)
-            result = attempt.run(begun, asked, rebuild=rebuild)
+            result = attempt.run(begun, asked, rebuild=rebuild, pushes=pushes)
             if result is not None:
                 return result
     raise StoreChangedError(
@@ -167,12 +168,19 @@ class _Attempt:
         self._progress = progress
         self._started = time.monotonic()
 
-    def run(self, begun: functions.StorePosition, asked: Asked, *, rebuild: bool) -> SyncResult | None:
+    def run(
+        self,
+        begun: functions.StorePosition,
+        asked: Asked,
+        *,
+        rebuild: bool,
+        pushes: functions.StorePosition | None,
+    ) -> SyncResult | None:
         """The result, or None if the store changed meanwhile."""
         ledger, view = self._ledger, self._view
         head = ledger.head(view.key)
         # after the head was read: whatever it holds was computed by what is deployed now, or earlier
-        _refuse_older_declarations(view, ledger)
+        refuse_older_declarations(view, ledger)
         if begun.position > head:
             raise LedgerConflictError(
                 f"the online store holds {view.key} as of position {begun.position}, this ledger ends at {head}",
@@ -207,6 +215,9 @@ class _Attempt:
         newest = self._write(plan, counts, begun)
         asked = ledger.ask()
         if not functions.advance(self._connection, view.key, begun, head):
+            return None
+        # before the end is recorded, from which on the store's content counts as known
+        if pushes is not None and not still_holds(self._connection, view, pushes):
             return None
         result = self._result(start, head, counts, newest)
         ledger.end_sync(
@@ -282,19 +293,6 @@ class _Attempt:
             bytes=counts.bytes,
             seconds=time.monotonic() - self._started,
             newest_event_timestamp=newest,
-        )
-
-
-def _refuse_older_declarations(view: FeatureView, ledger: Ledger) -> None:
-    """Rows written without a feature added since would count as in step with the ledger, and stay without it."""
-    deployments = ledger.deployments(limit=1)
-    deployed = deployments[0].views.get(view.key, {}) if deployments else {}
-    unknown = {column["name"] for column in deployed.get("features", ())} - {*view.feature_names}
-    if unknown:
-        raise NotDeployedError(
-            f"{view.key} was deployed with features that this process does not know",
-            found=chosen_from(unknown),
-            hint="restart the process: it has loaded older declarations",
         )
 
 

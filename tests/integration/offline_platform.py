@@ -25,6 +25,7 @@ from feature_platform.domain.feature_view import (
 )
 from feature_platform.domain.types import ColumnType
 from feature_platform.domain.windows import Grain, Partition, floor, following
+from feature_platform.lake import push_tables
 from feature_platform.lake.sql import (
     BATCH_ID,
     PARTITION_START,
@@ -49,6 +50,7 @@ def declare(
     ttl: timedelta | None = None,
     delay: timedelta = timedelta(0),
     version: int = 1,
+    push: bool = False,
 ) -> FeatureView:
     return FeatureView(
         name=name, version=version, description="", grain=grain, ttl=ttl, availability_delay=delay,
@@ -59,7 +61,7 @@ def declare(
         freshness=FreshnessSla(warn_after=None, error_after=None),
         online=OnlineTier.VALKEY, owner=OWNER, group="ops", access="public", tags=(), deprecation_date=None,
         sources=(), expectations=(), unique_id=f"model.tiny.{name}.v{version}", table=f"{name}_v{version}",
-        sql_path="", yaml_path="", code_version="1",
+        sql_path="", yaml_path="", code_version="1", push=push,
     )  # fmt: skip
 
 
@@ -119,6 +121,9 @@ class Platform:
                 connection.execute(f"create schema if not exists {schema}")
             for view in self.registry.views.values():
                 for statement in build_create_table(view):
+                    connection.execute(statement)
+            for _, statements in push_tables.plan_tables(self.registry.views.values(), {}):
+                for statement in statements:
                     connection.execute(statement)
 
     def open(self, view: FeatureView, start: datetime, rows: Sequence[Sequence[Any]]) -> str:

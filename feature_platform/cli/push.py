@@ -1,0 +1,117 @@
+"""`feature-platform push`: rows of a file to a view's online store, and what was pushed into the lake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from feature_platform.cli.output import json_option, print_json
+from feature_platform.errors import NotDeployedError, RequestError
+from feature_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from feature_platform.declaration import FeatureRegistry
+
+_LINES_AT_ONCE = 10_000
+
+
+@click.command()
+@click.argument("view")
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.option("--drain", is_flag=True, help="Bring what was pushed from the ledger into the lake.")
+@json_option
+def push(*, view: str, file: Path | None, drain: bool, as_json: bool) -> None:
+    """Push the rows of FILE to VIEW: log them in the ledger, then write them to the online store.
+
+    FILE: Parquet, or JSON, one row per line; - reads such lines from standard input. Columns are the keys,
+    event_timestamp (in JSON with its zone: 2026-11-26T08:00:00Z) and every feature. VIEW declares `push: true`.
+
+    A store that does not answer gets the rows from the next sync. The Dagster asset pushed/VIEW drains every quarter of
+    an hour, so that training sees what was pushed; --drain does it now.
+    """
+    if file is None and not drain:
+        raise click.UsageError("name a file to push, or pass --drain")
+    settings = Settings.from_env()
+    registry = _registry(settings)
+    answer: dict[str, Any] = {"view": registry.view(view).key}
+    if file is not None:
+        answer |= _push(settings, registry, view, file)
+    if drain:
+        from feature_platform.sync.push import drain_pushes  # loads DuckDB and pyarrow
+
+        drained = drain_pushes(settings, registry.view(view))
+        answer |= {"drained_pushes": drained.pushes, "drained_rows": drained.rows, "through": drained.through}
+    if as_json:
+        print_json(answer)
+        return
+    if file is not None:
+        click.echo(f"{answer['rows']} rows pushed to {answer['view']}, {answer['pushes']} push(es) in the ledger")
+        if answer["problem"]:
+            click.secho(f"not in store {settings.store} yet: {answer['problem']}", fg="yellow")
+            click.echo(f"the next sync writes them: feature-platform sync {view}")
+    if drain:
+        click.echo(f"{answer['drained_rows']} rows of {answer['drained_pushes']} push(es) brought into the lake")
+
+
+def _push(settings: Settings, registry: FeatureRegistry, view: str, file: Path) -> dict[str, Any]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from feature_platform.sync.push import FeaturePusher  # loads DuckDB and pyarrow
+
+    rows = pushes = 0
+    problem = ""
+    with FeaturePusher(settings, registry) as pusher, Progress(console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("pushing", total=None)
+        for part in _parts(file):
+            result = pusher.push(view, part)
+            bars.update(task, completed=rows + result.rows)
+            rows, pushes, problem = rows + result.rows, pushes + len(result.numbers), problem or result.problem
+    return {"rows": rows, "pushes": pushes, "acknowledged": not problem, "problem": problem}
+
+
+def _parts(file: Path) -> Iterator[Any]:
+    if file.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            yield from pq.ParquetFile(file).iter_batches(_LINES_AT_ONCE)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise RequestError(f"cannot read {file}", found=str(error), allowed="Parquet, or JSON lines") from error
+        return
+    rows: list[dict[str, Any]] = []
+    with click.open_file(str(file), encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                rows.append(_row(number, line))
+            if len(rows) == _LINES_AT_ONCE:
+                yield rows
+                rows = []
+    if rows:
+        yield rows
+
+
+def _row(number: int, line: str) -> dict[str, Any]:
+    from datetime import datetime
+
+    try:
+        row = json.loads(line)
+        if isinstance(row, dict):
+            at = row.get("event_timestamp")
+            return row | ({"event_timestamp": datetime.fromisoformat(at)} if isinstance(at, str) else {})
+    except ValueError as error:
+        raise RequestError(f"line {number} cannot be read", found=str(error), allowed="one JSON object") from error
+    raise RequestError(f"line {number} is no row", found=line.strip()[:80], allowed="one JSON object")
+
+
+def _registry(settings: Settings) -> FeatureRegistry:
+    from feature_platform.declaration import load_registry
+
+    if not settings.manifest_path.exists():
+        raise NotDeployedError("nothing is deployed yet", hint="run `feature-platform deploy`")
+    return load_registry(settings.manifest_path)

@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import browser
 import pytest
 from tiny_platform import TinyPlatform
 
 from feature_platform import local
+from feature_platform.ledger import Ledger
 from feature_platform.local import supervision, webserver
 from feature_platform.local.processes import wait_until
 from feature_platform.settings import PREFIX, Settings
@@ -39,6 +41,7 @@ BROWSER_FLAGS = (
 DRAWING = ("--window-size=1500,2500", "--virtual-time-budget=40000")
 VIEW = "user_activity"
 DAYS = ("2024-01-02", "2024-01-03", "2024-01-04")
+CLICKED, CLICKED_RANGE = ("2024-01-05",), ("2024-01-06", "2024-01-07", "2024-01-08")
 BACKFILL = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
@@ -50,6 +53,7 @@ class Stack:
 
     url: str
     environ: dict[str, str]
+    settings: Settings
 
     def command(self, *arguments: str) -> str:
         """What `feature-platform …` prints."""
@@ -76,12 +80,13 @@ def stack() -> Iterator[Stack]:
         tiny = TinyPlatform.create(Settings.from_env(environ | connections), directory)
         shutil.copytree(PROJECT / "dagster_home", directory / "project" / "dagster_home")
         shutil.copy(PROJECT / "workspace.yaml", directory / "project")
-        tiny.add_events(*((user, 10.0 * user, f"{day} 09:00") for user in (1, 2, 3) for day in DAYS))
+        days = (*DAYS, *CLICKED, *CLICKED_RANGE)
+        tiny.add_events(*((user, 10.0 * user, f"{day} 09:00") for user in (1, 2, 3) for day in days))
         tiny.load_through("2024-01-10")
         said = command(environ, "up")
         url = re.search(r"http://localhost:\d+", said)
         assert url, said
-        yield Stack(url=url[0], environ=environ)
+        yield Stack(url=url[0], environ=environ, settings=tiny.settings)
     finally:
         supervision.stop_dagster(home)
         local.stop(home)
@@ -163,3 +168,33 @@ def test_a_backfill_shows_its_partitions_and_the_sync_that_followed(browse, back
 def test_the_automation_page_shows_schedules_and_sensors(browse) -> None:
     page = browse("/automation")
     assert_shown(page, "daily_features_after_30_min", "incidents", "sync_what_was_published")
+
+
+def test_partitions_launched_by_clicks_are_published_and_served(stack: Stack, chromium: str, tmp_path: Path) -> None:
+    with (
+        browser.running(chromium, tmp_path / "profile", *BROWSER_FLAGS) as page,
+        Ledger.connect(stack.settings.ledger_url) as ledger,
+    ):
+        before = published(ledger)
+        clicked: set[str] = set()
+        for days, button in ((CLICKED, "Launch 1 run"), (CLICKED_RANGE, "Launch backfill")):
+            page.open(f"{stack.url}/assets/{VIEW}")
+            page.click("Materialize…")
+            page.click("Show all partitions")  # it offers those of the last 90 days
+            # the field names the first partition as an example: what is typed before all are there is lost
+            selection = days[0] if len(days) == 1 else f"[{days[0]}...{days[-1]}]"
+            page.fill(selection, selector="input[placeholder^='ex: 2024-01-01, ']")
+            page.click(button)
+            clicked |= set(days)
+            assert wait_until(lambda: published(ledger) >= clicked, seconds=300), page.text()
+            assert published(ledger) == before | clicked, "just what was typed"
+        assert wait_until(lambda: is_served(ledger), seconds=300), page.text()
+
+
+def published(ledger: Ledger) -> set[str]:
+    return {f"{batch.partition.start:%Y-%m-%d}" for batch in ledger.active_batches(f"{VIEW}@1")}
+
+
+def is_served(ledger: Ledger) -> bool:
+    """Whether a sync has followed: nothing is left to do."""
+    return ledger.synced_position(f"{VIEW}@1", "default") == ledger.head(f"{VIEW}@1")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg2
 import pyarrow as pa
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from feature_platform import lake
 from feature_platform.declaration import FeatureRegistry
@@ -39,6 +42,8 @@ from feature_platform.offline import FeatureStore
 from feature_platform.settings import Settings
 
 OWNER = Owner(name="ops", email="ops@example.com")
+_deployed: dict[tuple[str, ...], str] = {}
+"""Catalogs to copy: by server and what was done in them, the database's name."""
 
 
 def declare(
@@ -115,16 +120,31 @@ class Platform:
     def with_memory(self, limit: str) -> Platform:
         return replace(self, settings=replace(self.settings, duckdb_memory=limit))
 
-    def deploy(self) -> None:
-        with lake.connect(self.settings) as connection:
-            for schema in SCHEMAS:
-                connection.execute(f"create schema if not exists {schema}")
-            for view in self.registry.views.values():
-                for statement in build_create_table(view):
-                    connection.execute(statement)
-            for _, statements in push_tables.plan_tables(self.registry.views.values(), {}):
-                for statement in statements:
-                    connection.execute(statement)
+    def deploy(self, *more: str) -> None:
+        """Make the lake one with schemas, tables and what else is stated: a copy of one where it was done before."""
+        statements = (*self._statements(), *more)
+        address = parse_dsn(self.settings.lake_catalog)
+        template, wanted = (address["host"], *statements), address["dbname"]
+        with closing(psycopg2.connect(**(address | {"dbname": "postgres"}))) as server:
+            server.autocommit = True
+            cursor = server.cursor()
+            if template not in _deployed:
+                name = f"deployed_{uuid.uuid4().hex}"
+                cursor.execute(f"create database {name}")
+                made = replace(self.settings, lake_catalog=make_dsn(**(address | {"dbname": name})))
+                with lake.connect(made) as connection:
+                    for statement in statements:
+                        connection.execute(statement)
+                _deployed[template] = name
+            cursor.execute(f"drop database {wanted}")
+            cursor.execute(f"create database {wanted} template {_deployed[template]} strategy file_copy")
+
+    def _statements(self) -> Iterator[str]:
+        yield from (f"create schema if not exists {schema}" for schema in SCHEMAS)
+        for view in self.registry.views.values():
+            yield from build_create_table(view)
+        for _, statements in push_tables.plan_tables(self.registry.views.values(), {}):
+            yield from statements
 
     def open(self, view: FeatureView, start: datetime, rows: Sequence[Sequence[Any]]) -> str:
         """Open a batch and write its rows (keys, event time, features). Not published."""

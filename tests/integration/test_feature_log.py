@@ -44,11 +44,7 @@ def at(days: float, hours: float = 0) -> datetime:
 def platform(settings) -> Platform:
     """A day of carriers and an hour of routes, online; the log's tables stand."""
     built = Platform(settings, registry_of(CARRIER, ROUTE))
-    built.deploy()
-    with lake.connect(settings) as connection:
-        for _, statements in plan_tables({}):
-            for statement in statements:
-                connection.execute(statement)
+    built.deploy(*(statement for _, statements in plan_tables({}) for statement in statements))
     built.add(CARRIER, at(0), [["AA", at(1), 1.5, 10], ["UA", at(1), float("nan"), None]])
     built.add(ROUTE, at(1), [["J,{FK}%", 1, at(1, 1), 0.5], ["", -2, at(1, 1), 0.25]])
     publish_schemas(settings.valkey_url, built.registry)

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from online_support import make_view
+from thoroughness import examples
 
 from feature_platform.domain.types import (
     ELEMENT_TYPES,
@@ -134,7 +135,7 @@ def test_what_is_encoded_is_decoded(drawn: Any, position: int) -> None:
 
 
 @given(rows(), st.data())
-@settings(max_examples=200)
+@settings(max_examples=examples(100))
 def test_the_features_asked_for_come_in_the_order_asked_for(drawn: Any, data: st.DataObject) -> None:
     columns, found, instants = drawn
     layout = Layout.of(columns)
@@ -165,7 +166,7 @@ def test_a_list_with_a_null_element_is_refused(length: int | None) -> None:
 
 
 @given(rows(), st.integers(0, 2**63 - 1))
-@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=200)
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=examples(100))
 def test_columns_encode_to_the_same_bytes_as_rows(drawn: Any, position: int) -> None:
     columns, found, instants = drawn
     view = make_view(features=dict(columns))
@@ -214,7 +215,7 @@ def test_different_entities_have_different_keys(drawn: Any) -> None:
 
 
 @given(entities())
-@settings(max_examples=200)
+@settings(max_examples=examples(100))
 def test_columns_make_the_same_keys_as_rows(drawn: Any) -> None:
     columns, found = drawn
     view = make_view(entities=dict(columns))
@@ -231,7 +232,7 @@ def test_prefixes_order_as_instants_do(instants: list[datetime]) -> None:
 
 
 @given(st.lists(st.tuples(ADVERSARIAL, INSTANTS), min_size=1, max_size=60))
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_frames_are_what_a_client_library_would_send(found: Any) -> None:
     """Parsed back by libvalkey's parser: keys, values and instants in their places, whatever the command."""
     view = make_view(features={"s": ColumnType.VARCHAR})

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 from hypothesis import HealthCheck, given, settings
 from test_point_in_time_oracle import ACTIVE, HOUR, T0, answer, cases, connection, insert, load, published
+from thoroughness import examples
 
 from feature_platform.domain.windows import Grain, Partition
 from feature_platform.offline import point_in_time as pit
@@ -48,7 +49,7 @@ def partition(number: int) -> Partition:
     return Partition(start=start, end=start + HOUR, grain=Grain.HOUR)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=list(HealthCheck))
 @given(case=cases())
 def test_the_explained_winner_is_what_the_join_returned(connection, case) -> None:
     route, carrier, labels = case

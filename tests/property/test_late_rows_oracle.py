@@ -13,6 +13,7 @@ import duckdb
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from thoroughness import examples
 
 from feature_platform.domain.feature_view import Source
 from feature_platform.domain.late_data import ComputedPartition
@@ -149,7 +150,7 @@ def check(lake, case: Case) -> None:
 
 @pytest.mark.parametrize("grain", list(Grain))
 def test_late_rows_agree_with_the_oracle(lake, grain):
-    @settings(max_examples=120, deadline=None)
+    @settings(max_examples=examples(60), deadline=None)
     @given(cases(grain))
     def agrees(case):
         check(lake, case)

@@ -16,6 +16,7 @@ import duckdb
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from thoroughness import examples
 
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_service import ViewSelection
@@ -281,7 +282,7 @@ def connection():
 PLANS = [(pit.Plan.HASH, 64), (pit.Plan.ASOF, 64), (pit.Plan.ASOF, 0)]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(50), deadline=None, suppress_health_check=list(HealthCheck))
 @given(case=cases())
 def test_both_plans_answer_as_the_oracle(connection, case) -> None:
     route, carrier, labels = case

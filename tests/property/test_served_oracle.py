@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from online_support import make_view
+from thoroughness import examples
 
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_service import OutagePolicy, ViewSelection
@@ -533,7 +534,7 @@ def faults(world: World, given: list[Given], *, loses: bool) -> list[str]:
     return found
 
 
-@settings(max_examples=40, **QUICKLY)
+@settings(max_examples=examples(20), **QUICKLY)
 @given(world=worlds(loses=False))
 def test_what_was_read_is_what_served_says(connection, world: World) -> None:
     for plan, threshold in PLANS:
@@ -541,7 +542,7 @@ def test_what_was_read_is_what_served_says(connection, world: World) -> None:
         assert faults(world, answers(connection, world, pit.Mode.SERVED, plan), loses=False) == [], plan
 
 
-@settings(max_examples=60, **QUICKLY)
+@settings(max_examples=examples(30), **QUICKLY)
 @given(world=worlds(loses=True))
 def test_of_a_store_that_loses_data_nothing_wrong_is_said(connection, world: World) -> None:
     for plan, threshold in PLANS:
@@ -593,7 +594,7 @@ def test_tales_by_hand(connection, name: str) -> None:
         assert "served_exact" in {one.provenance for one in given}
 
 
-@settings(max_examples=25, **QUICKLY)
+@settings(max_examples=examples(12), **QUICKLY)
 @given(world=worlds(loses=True))
 def test_auto_is_modelled_before_the_view_was_live_and_served_since(connection, world: World) -> None:
     ends = [sync.ended_at for sync in world.syncs.values() if sync.ended_at is not None]
@@ -611,7 +612,7 @@ def test_auto_is_modelled_before_the_view_was_live_and_served_since(connection, 
             assert m.provenance == "modelled"
 
 
-@settings(max_examples=25, **QUICKLY)
+@settings(max_examples=examples(12), **QUICKLY)
 @given(world=worlds(loses=True))
 def test_outages_are_replayed_or_undone(connection, world: World) -> None:
     history = derive_history(world.observations, world.syncs.values())

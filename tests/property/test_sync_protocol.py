@@ -22,6 +22,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from online_support import make_view, running_valkey
+from thoroughness import examples
 
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.types import ColumnType
@@ -387,8 +388,6 @@ def lake() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-EXAMPLES = 30
-
 SMALL = st.integers(0, 5)
 ROWS = st.lists(st.tuples(SMALL, st.integers(0, 23), st.integers(0, 3)), max_size=3)
 EVENTS = st.one_of(
@@ -480,7 +479,7 @@ def run(world: World, events: list[Any]) -> None:
 
 @given(st.lists(EVENTS, min_size=12, max_size=40))
 @settings(
-    max_examples=EXAMPLES,
+    max_examples=examples(30),
     deadline=None,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -492,7 +491,7 @@ def test_without_ttl(store: Connection, lake: duckdb.DuckDBPyConnection, events:
 
 @given(st.lists(EVENTS, min_size=12, max_size=40))
 @settings(
-    max_examples=EXAMPLES,
+    max_examples=examples(30),
     deadline=None,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -544,7 +543,7 @@ DAMAGE = st.tuples(st.just("damage"), SMALL, SMALL)
 @pytest.mark.parametrize("ttl", [None, TTL])
 @given(st.lists(EVENTS, min_size=8, max_size=25), st.lists(st.one_of(DAMAGE, EVENTS), max_size=10))
 @settings(
-    max_examples=12,
+    max_examples=examples(12),
     deadline=None,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -68,7 +68,7 @@ down: ## Stop the local stack; nothing is lost.
 	@if [ -x $(CLI) ]; then $(CLI) down; else echo "nothing was running"; fi
 
 test: setup ## Tests that need nothing but the wheels.
-	$(PYTHON) -m pytest -m "not system" -n 2 --dist loadfile
+	$(PYTHON) -m pytest -m "not system" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-system: setup ## Tests that need Debian packages (Chromium, Node.js, Prometheus).
 	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null && \

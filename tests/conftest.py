@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg2
 import pytest
 
 from feature_platform import local
+from feature_platform.local import postgres
+from feature_platform.local.accounts import Installation, installation
 from feature_platform.local.places import Places
 from feature_platform.local.postgres import start_postgres, stop_postgres
 from feature_platform.local.processes import identity
@@ -24,14 +28,73 @@ from feature_platform.settings import PREFIX, Settings
 PROJECT = Path(__file__).parents[1]
 _HOME_PREFIX = "fp-test-session-"
 _OWNER_FILE = "owner"
+# they take a minute to a quarter of one (`--durations=60`); all others less
+_LONGEST_FIRST = (
+    "test_local_supervision.py",
+    "test_crash.py",
+    "test_replay_real_data.py",
+    "test_honest_scores.py",
+    "test_local_services.py",
+    "test_reference_views.py",
+    "test_late_data_policies.py",
+    "test_deploy.py",
+    "test_materialize_concurrently.py",
+    "test_served_oracle.py",
+    "test_runs.py",
+    "test_materialize.py",
+    "test_late_data.py",
+    "test_dbt_macros.py",
+    "test_leakage_audit.py",
+    "test_feature_store_memory.py",
+    "test_served_mode.py",
+    "test_training_sets.py",
+    "test_reference_sources.py",
+    "test_point_in_time_oracle.py",
+)
 
 
 def pytest_configure() -> None:
-    # a job that is cancelled (SIGTERM) ends its servers as Ctrl-C does
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # a developer's own stack must not be what tests talk to
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """A job that is cancelled (SIGTERM) ends its servers as Ctrl-C does.
+
+    One KeyboardInterrupt does not always get through: DuckDB makes an error of a query of it, which Hypothesis then
+    shrinks; one that is raised while Python collects garbage is printed and forgotten. So it is raised again after each
+    half second of CPU that the test goes on, and no other test is begun.
+    """
+
+    def interrupt(*_: object) -> None:
+        session.shouldstop = "SIGTERM"
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.5)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGVTALRM, interrupt)
+
+
+def _stop_interrupting() -> None:
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    _stop_interrupting()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_keyboard_interrupt() -> None:
+    _stop_interrupting()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Workers take the longest files first: one that is begun last keeps a single worker busy in the end."""
+    if hasattr(config, "workerinput"):
+        ranks = {name: rank for rank, name in enumerate(_LONGEST_FIRST)}
+        items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +138,27 @@ def valkey_server(service_home: Path):
         server = start_valkey(places)
     yield server.url
     stop_valkey(places)
+
+
+@pytest.fixture(scope="session")
+def _initialized(service_home: Path) -> Path:
+    """A database directory as initdb makes it, which forces nothing to disk."""
+    target = installation(service_home)
+    made = replace(target, data=target.data.with_name("initialized"))
+    postgres._initialize(made)
+    with (made.data / "postgresql.conf").open("a") as config:
+        config.write("fsync = off\n")
+    return made.data
+
+
+@pytest.fixture
+def initialized_once(_initialized: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers that this process starts on new data directories get a copy instead of an initdb of their own."""
+
+    def copy(target: Installation) -> None:
+        subprocess.run(["cp", "-a", _initialized, target.data], check=True)
+
+    monkeypatch.setattr(postgres, "_initialize", copy)
 
 
 def _administer(server, *statements: str) -> None:

@@ -115,28 +115,30 @@ class TinyPlatform:
             return lake.execute(f"select count(*) from {sql.batches_table(self.registry.view(view))}").fetchone()[0]
 
 
-@pytest.fixture(scope="session")
-def tiny_template(postgres_server, tmp_path_factory) -> TinyPlatform:
-    """A deployed platform without rows, to be copied. Nobody may be connected to its databases when that happens."""
-    directory = tmp_path_factory.mktemp("tiny_template")
-    ledger, catalog = (f"tiny_{kind}_{uuid.uuid4().hex}" for kind in ("ledger", "catalog"))
+def platform_for_many(postgres_server, directory: Path, *, template: Path = TINY_PROJECT) -> TinyPlatform:
+    """A platform that several tests share: with databases that end with the server, and without an online store."""
+    ledger, catalog = (f"{directory.name}_{kind}_{uuid.uuid4().hex}" for kind in ("ledger", "catalog"))
     with closing(psycopg2.connect(postgres_server.url("postgres"))) as connection:
         connection.autocommit = True
         for name in (ledger, catalog):
-            connection.cursor().execute(f"create database {name}")
-    platform = TinyPlatform.create(
-        Settings(
-            project=directory / "project",
-            home=directory / "home",
-            ledger_url=postgres_server.url(ledger),
-            lake_catalog=f"dbname={catalog} {postgres_server.keywords}",
-            lake_data=str(directory / "home" / "lake"),
-            valkey_url="",
-            store="default",
-            duckdb_memory="1GB",
-        ),
-        directory,
+            connection.cursor().execute(f'create database "{name}"')
+    settings = Settings(
+        project=directory / "project",
+        home=directory / "home",
+        ledger_url=postgres_server.url(ledger),
+        lake_catalog=f"dbname={catalog} {postgres_server.keywords}",
+        lake_data=str(directory / "home" / "lake"),
+        valkey_url="",
+        store="default",
+        duckdb_memory="1GB",
     )
+    return TinyPlatform.create(settings, directory, template=template)
+
+
+@pytest.fixture(scope="session")
+def tiny_template(postgres_server, tmp_path_factory) -> TinyPlatform:
+    """A deployed platform without rows, to be copied. Nobody may be connected to its databases when that happens."""
+    platform = platform_for_many(postgres_server, tmp_path_factory.mktemp("tiny"))
     platform.deploy()
     close_lake()
     return platform

@@ -13,12 +13,11 @@ from contextlib import closing
 from datetime import datetime, timedelta
 
 import duckdb
-import psycopg2
 import pytest
 from hypothesis import Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from tiny_platform import TINY_PROJECT, TinyPlatform, instant
+from tiny_platform import TINY_PROJECT, TinyPlatform, instant, platform_for_many
 
 from feature_platform.audit import Arrival, LeakageReport, Verdict, audit_view
 from feature_platform.audit.compiled import CompiledView, compile_view
@@ -29,7 +28,7 @@ from feature_platform.cli.main import main
 from feature_platform.errors import RequestError
 from feature_platform.lake import connect
 from feature_platform.materialization.dbt_run import load_manifest
-from feature_platform.settings import PREFIX, Settings
+from feature_platform.settings import PREFIX
 
 LEAKING_PROJECT = TINY_PROJECT.parent / "leaking_project"
 LATE_FOR = instant("2024-01-21")
@@ -39,26 +38,7 @@ LATE_FOR = instant("2024-01-21")
 @pytest.fixture(scope="module")
 def leaking(postgres_server, tmp_path_factory) -> TinyPlatform:
     """The leaking project, deployed, over six weeks of purchases of which one arrived late."""
-    directory = tmp_path_factory.mktemp("leaking")
-    ledger, catalog = (f"leaking_{kind}_{uuid.uuid4().hex}" for kind in ("ledger", "catalog"))
-    with closing(psycopg2.connect(postgres_server.url("postgres"))) as connection:
-        connection.autocommit = True
-        for name in (ledger, catalog):
-            connection.cursor().execute(f"create database {name}")
-    platform = TinyPlatform.create(
-        Settings(
-            project=directory / "project",
-            home=directory / "home",
-            ledger_url=postgres_server.url(ledger),
-            lake_catalog=f"dbname={catalog} {postgres_server.keywords}",
-            lake_data=str(directory / "home" / "lake"),
-            valkey_url="",
-            store="default",
-            duckdb_memory="1GB",
-        ),
-        directory,
-        template=LEAKING_PROJECT,
-    )
+    platform = platform_for_many(postgres_server, tmp_path_factory.mktemp("leaking"), template=LEAKING_PROJECT)
     with closing(connect(platform.settings)) as lake:
         lake.execute("create table lake.sources.visits (user_id bigint, known_at timestamptz, ingested_at timestamptz)")
         lake.execute("create table lake.sources.users (user_id bigint, segment varchar, ingested_at timestamptz)")

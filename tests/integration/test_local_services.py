@@ -25,6 +25,8 @@ from feature_platform.settings import PREFIX, Settings
 
 PROJECT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.usefixtures("initialized_once")
+
 
 @pytest.fixture
 def new_home():

@@ -39,7 +39,7 @@ RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } 
 
 
 @pytest.fixture
-def stack():
+def stack(initialized_once):
     """A project with one endless asset, and its data directory."""
     project = Path(tempfile.mkdtemp(prefix="fp-test-"))
     project.chmod(0o711)

@@ -189,10 +189,12 @@ def test_sources_must_reach_far_enough(platform, ledger):
         ((), "no partitions"),
         (("2024-01-02", "2024-01-02"), "twice"),
         (("2023-12-31",), "before the beginning"),
-        ((f"{datetime.now(UTC):%Y-%m-%d}",), "not ended"),
+        (("today",), "not ended"),
     ],
 )
 def test_partitions_that_cannot_be_computed(platform, ledger, keys, reason):
+    # not when tests are collected: workers that collect on two sides of midnight do not agree
+    keys = [f"{datetime.now(UTC):%Y-%m-%d}" if key == "today" else key for key in keys]
     with pytest.raises(RequestError, match=reason):
         platform.materialize("user_activity", *keys)
     assert ledger.batches() == ()

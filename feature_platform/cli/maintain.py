@@ -22,7 +22,10 @@ _KIB = 1024
 
 
 @click.command()
-@click.option("--view", "views", multiple=True, metavar="VIEW", help="Only this view's table; may be given more often.")
+@click.option(
+    "--view", "views", multiple=True, metavar="VIEW",
+    help="Only rows of this view, and no files out of use; may be given more often.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Change nothing: list what would go, what it frees, why the rest stays.")
 @click.option(
     "--wait", type=click.IntRange(min=0), default=_WAIT_SECONDS, show_default=True, metavar="SECONDS",

@@ -101,14 +101,14 @@ def in_batches(batch_ids: Sequence[str]) -> str:
 
 
 def count_by_batch(
-    lake: duckdb.DuckDBPyConnection, table: Table, batch_ids: Sequence[str], span: Span
+    lake: duckdb.DuckDBPyConnection, table: Table, batch_ids: Sequence[str], span: Span | None = None
 ) -> dict[str, int]:
-    """How many rows these batches have in the lake; those without rows are left out."""
+    """How many rows these batches have in the lake, or in a slice; those without rows are left out."""
     if not batch_ids:
         return {}
+    here = _within(table, span) if span else "true"
     rows = lake.execute(
-        f"select {BATCH_ID}, count(*) from {table.named()} where {_within(table, span)} and {in_batches(batch_ids)}"
-        f" group by {BATCH_ID}"
+        f"select {BATCH_ID}, count(*) from {table.named()} where {here} and {in_batches(batch_ids)} group by {BATCH_ID}"
     ).fetchall()
     return dict(rows)
 

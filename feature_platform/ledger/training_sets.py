@@ -18,8 +18,8 @@ import psycopg2
 
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.number_ranges import Ranges, to_ranges
-from feature_platform.errors import LockBusyError, NameTakenError, UnknownNameError, chosen_from
-from feature_platform.ledger.connection import LedgerConnection, Row
+from feature_platform.errors import LockBusyError, NameTakenError, RowsRetiredError, UnknownNameError, chosen_from
+from feature_platform.ledger.connection import Append, LedgerConnection, Row
 from feature_platform.ledger.records import BatchHistory
 from feature_platform.ledger.rows import HISTORY, PUBLISHED, read_history, read_published
 
@@ -106,7 +106,7 @@ class TrainingSetLedger(LedgerConnection):
 
         Raises:
             NameTakenError: there is one of this name and version.
-            LedgerConflictError: a batch of it was retired while it was made.
+            RowsRetiredError: a batch of it was retired while it was made.
         """
         with self._append() as append:
             if not append.insert(
@@ -119,9 +119,12 @@ class TrainingSetLedger(LedgerConnection):
                     allowed="each name and version is given once",
                     hint=f"create it as {name!r}, which takes the next version, or choose another name",
                 )
+            needed = [(view, _multirange(to_ranges(seqs))) for view, seqs in sorted(batches.items())]
+            for view, seqs in needed:
+                _refuse_retired(append, f"{name}@{version}", view, seqs)
             append.insert(
                 "insert into training_set_batches (name, version, view, batch_seqs) values %s returning 1",
-                [(name, version, view, _multirange(to_ranges(seqs))) for view, seqs in sorted(batches.items())],
+                [(name, version, view, seqs) for view, seqs in needed],
             )
 
     def release_training_set(self, name: str, version: int, *, reason: str, released_by: str) -> bool:
@@ -218,6 +221,20 @@ class TrainingSetLedger(LedgerConnection):
             (view_key,),
         )
         return {batch_id: tuple(sets) for batch_id, sets in rows}
+
+
+def _refuse_retired(append: Append, key: str, view: str, seqs: str) -> None:
+    ((retired,),) = append.fetch(
+        "select count(*) from batch_retired r join batches b using (batch_id)"
+        " where r.view = %s and %s::int8multirange @> b.batch_seq",
+        (view, seqs),
+    )
+    if retired:
+        raise RowsRetiredError(
+            f"training set {key} cannot be kept: what it was made of is no longer whole",
+            found=f"{retired} of its batches of {view} were retired while it was made",
+            hint="create it again; as of an older `at_sequence` it cannot be made any more",
+        )
 
 
 def _multirange(ranges: Ranges) -> str:

@@ -80,4 +80,6 @@ def summarize(judged: Iterable[Judged]) -> tuple[KeptBatches, ...]:
 
 def _details(fate: Fate, judged: Iterable[Judged]) -> tuple[str, ...]:
     details = sorted({part for one in judged for part in one.detail.split(", ")})
-    return tuple(details[:1] if fate in (Fate.YOUNG, Fate.ALIVE) else details)
+    if fate in (Fate.YOUNG, Fate.ALIVE) and len(details) > 1:
+        return (f"the first {details[0]}",)
+    return tuple(details)

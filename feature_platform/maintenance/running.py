@@ -104,7 +104,7 @@ def _maintain_view(run: _Run, view: FeatureView) -> TableReport:
     judged, retired = _retire(run, view)
     merged: tuple[Span, ...]
     if run.is_dry_run:
-        rows = sum(one.batch.rows or 0 for one in judged if one.fate.goes)
+        rows = sum(one.batch.rows or 0 for one in retired) + _count_unrecorded(run, table, retired)
         merged = tuple(span for span, files in before.items() if needs_merging(span, files, run.now))
     else:
         rows, merged = _rewrite_view(run, view, table)
@@ -118,6 +118,15 @@ def _maintain_view(run: _Run, view: FeatureView) -> TableReport:
         kept=summarize(judged),
         bytes_retired=sum(one.batch.bytes for one in retired),
     )
+
+
+def _count_unrecorded(run: _Run, table: Table, judged: Iterable[Judged]) -> int:
+    """How many rows there are of batches of which the ledger does not know."""
+    unknown = [one.batch.batch_id for one in judged if one.batch.rows is None]
+    if not unknown:
+        return 0
+    with closing(connect(run.settings, read_only=True)) as lake:
+        return sum(upkeep.count_by_batch(lake, table, unknown).values())
 
 
 def _files(run: _Run, table: Table) -> dict[Span, Files]:

@@ -7,7 +7,7 @@ from test_ledger import VIEW, days, measured, publish
 from test_ledger_training_sets import keep
 
 from feature_platform.domain.retention import Fate
-from feature_platform.errors import LedgerConflictError
+from feature_platform.errors import LedgerConflictError, RowsRetiredError
 from feature_platform.ledger import Ledger
 
 
@@ -60,7 +60,7 @@ def test_a_training_set_and_a_retirement_that_meet(ledger: Ledger) -> None:
     publish(ledger, days(2))
     keep(ledger, "earlier", clicks_1=[first])
     assert retire(ledger, first, second) == (second.batch_id,)  # judged before the set was recorded
-    with pytest.raises(LedgerConflictError, match=r"training set later@1 needs, was retired"):
+    with pytest.raises(RowsRetiredError, match=r"training set later@1 cannot be kept[\s\S]*1 of its batches"):
         keep(ledger, "later", clicks_1=[second])
     assert [one.key for one in ledger.training_sets()] == ["earlier@1"]
     ledger.release_training_set("earlier", 1, reason="done", released_by="me")

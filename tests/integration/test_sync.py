@@ -11,6 +11,7 @@ import pytest
 from offline_platform import Platform, declare, registry_of
 
 from feature_platform.domain.feature_view import Column, OnlineTier
+from feature_platform.domain.retention import Fate
 from feature_platform.domain.types import ColumnType
 from feature_platform.errors import (
     BatchRejectedError,
@@ -378,3 +379,24 @@ def test_what_is_wrong_is_said(platform, run, settings) -> None:
     wider = dataclasses.replace(VIEW, features=(*VIEW.features, dataclasses.replace(VIEW.features[0], name="more")))
     with pytest.raises(NotDeployedError, match="delays@1"):
         run(wider)
+
+
+def test_a_store_that_was_set_back_beyond_what_retention_deleted_is_refused(
+    platform: Platform, run: Callable[..., SyncResult], client: FeatureClient, valkey: Connection
+) -> None:
+    """Without ttl no row dies, and only rows tell which entities lost one."""
+    first = platform.add(VIEW, MARCH, [row("UA", 0, 1.0), row("AA", 0, 2.0)])
+    run()
+    backup = {key: (valkey.call("DUMP", key)) for key in valkey.call("KEYS", "*")}
+    platform.add(VIEW, MARCH, [row("UA", 0, 3.0)])
+    run()
+    with Ledger.connect(platform.settings.ledger_url) as ledger:
+        ledger.retire(VIEW.key, {first: Fate.SUPERSEDED})
+    assert run().entities == 0  # the store is past it
+    valkey.call("FLUSHALL")
+    assert run(rebuild=True).written == 1  # an empty store never held it
+    valkey.call("FLUSHALL")
+    for key, value in backup.items():
+        valkey.call("RESTORE", key, "0", value)
+    with pytest.raises(LedgerConflictError, match="deleted by retention"):
+        run()

@@ -216,6 +216,13 @@ def evaluated(definition, repository, instant):
         return definition.evaluate_tick(context)
 
 
+def test_the_upkeep_is_nightly_and_says_when_it_has_not_succeeded_for_long(repository):
+    schedule = repository.get_schedule_def("maintain_lake_nightly")
+    assert (schedule.cron_schedule, schedule.default_status) == ("40 3 * * *", dg.DefaultScheduleStatus.RUNNING)
+    policy = repository.asset_graph.get(keys.maintenance_key()).freshness_policy
+    assert policy.fail_window.to_timedelta() == timedelta(days=4)
+
+
 def test_scheduled_runs_overtake_backfills(repository):
     for name in ("daily_features_after_90_min", "hourly_features_after_30_min", "load_sources"):
         assert repository.get_job(name).tags[keys.PRIORITY_TAG] == "10"

@@ -221,6 +221,15 @@ def test_what_was_served_is_drained_when_there_is_something(run_job, platform, d
     assert tick().skip_message == "nothing was logged"
 
 
+def test_the_lake_is_maintained(run_job, platform, registry):
+    (event,) = run_job("platform/maintenance").asset_materializations_for_node("platform__maintenance")
+    metadata = event.metadata
+    assert {name: metadata[name].value for name in ("rows_deleted", "files_removed", "bytes_freed")} == {
+        "rows_deleted": 0, "files_removed": 0, "bytes_freed": 0
+    }  # fmt: skip
+    assert {row.data["table"] for row in metadata["tables"].records} == {*registry.views, "serving.served_features"}
+
+
 def test_only_batches_of_runs_that_are_over_are_given_up(ledger, registry):
     view = registry.view("route_delays")
     with dg.DagsterInstance.ephemeral() as instance:

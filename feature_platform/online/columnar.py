@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -85,7 +86,9 @@ def to_pandas(answer: OnlineFeatures) -> pd.DataFrame:
 def to_numpy(answer: OnlineFeatures) -> dict[str, Array]:
     """Features as numpy arrays."""
     arrays = [
-        _numpy(array, type_) for part in answer.by_view for array, type_ in zip(_arrays(part), part.types, strict=True)
+        _numpy(array, type_)
+        for part in answer.by_view
+        for array, type_ in zip(_arrays(part), part.form.types, strict=True)
     ]
     return dict(zip(answer.feature_names, arrays, strict=True))
 
@@ -97,7 +100,7 @@ def _numpy(array: pa.Array, type_: FeatureType) -> Array:
             # the last digits of large integers go here; who needs them beside NULL asks for Arrow
             array = pc.cast(array.cast(pa.uint8()) if type_ is ColumnType.BOOLEAN else array, pa.float64(), safe=False)
         found = array.to_numpy(zero_copy_only=False)
-    elif type_ in (ColumnType.FLOAT, ColumnType.DOUBLE):
+    elif type_ in (ColumnType.FLOAT, ColumnType.DOUBLE, ColumnType.VARCHAR, ColumnType.BLOB):
         found = array.to_numpy(zero_copy_only=False)
     elif isinstance(type_, ListType) and type_.length is not None and not array.null_count:
         found = array.flatten().to_numpy(zero_copy_only=False).reshape(-1, type_.length)
@@ -110,14 +113,16 @@ def _numpy(array: pa.Array, type_: FeatureType) -> Array:
 def _arrays(part: ViewValues) -> list[pa.Array]:
     """The features of one view, in the order asked."""
     values = part.values
+    bound = int.from_bytes(part.served_after, "big")
+    if len(values) and None not in values and len(first := values[0] or b"") > PREFIX_BYTES:
+        # the usual case, without a look at each of them: rows, all in one layout, all served as they are
+        whole = _Rows.read(part, first[PREFIX_BYTES:HEADER_BYTES], values)  # type: ignore[arg-type]
+        if whole is not None and (whole.fixed["event"] > bound).all():
+            return whole.arrays(part)
     present = [i for i, value in enumerate(values) if value is not None and len(value) > PREFIX_BYTES]
-    rows: Sequence[Any] = values if len(present) == len(values) else [values[i] for i in present]
-    heads = np.frombuffer(b"".join([value[:HEADER_BYTES] for value in rows]), dtype=_HEADER)
-    served = heads["event"] > int.from_bytes(part.served_after, "big")
-    ids = heads["layout"]
-    if len(rows) and len(rows) == len(values) and served.all() and (ids == ids[0]).all():
-        return _of_layout(part, rows)
-    return _assembled(part, np.array(present, dtype=np.int64)[served], ids[served])
+    heads = np.frombuffer(b"".join([(values[i] or b"")[:HEADER_BYTES] for i in present]), dtype=_HEADER)
+    served = heads["event"] > bound
+    return _assembled(part, np.array(present, dtype=np.int64)[served], heads["layout"][served])
 
 
 def _assembled(part: ViewValues, served: Array, ids: Array) -> list[pa.Array]:
@@ -127,7 +132,9 @@ def _assembled(part: ViewValues, served: Array, ids: Array) -> list[pa.Array]:
     order = []
     for layout_id in np.unique(ids):
         places = served[ids == layout_id]
-        pieces.append(_of_layout(part, [values[i] for i in places]))
+        rows = _Rows.read(part, int(layout_id).to_bytes(4, "big"), [values[i] or b"" for i in places])
+        assert rows is not None  # noqa: S101 - chosen by their layout
+        pieces.append(rows.arrays(part))
         order.append(places)
     others = np.setdiff1d(np.arange(len(values)), served)
     if len(others) or not pieces:
@@ -138,7 +145,7 @@ def _assembled(part: ViewValues, served: Array, ids: Array) -> list[pa.Array]:
 
 
 def _of_rows(part: ViewValues, rows: Sequence[Sequence[Any]]) -> list[pa.Array]:
-    return [pa.array([row[i] for row in rows], arrow_type(type_)) for i, type_ in enumerate(part.types)]
+    return [pa.array([row[i] for row in rows], arrow_type(type_)) for i, type_ in enumerate(part.form.types)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +162,7 @@ class _Shape:
 def _shape(layout: Layout) -> _Shape:
     columns = [(f"c{i}", *_slot(type_)) for i, (_, type_) in enumerate(layout.columns)]
     return _Shape(
-        dtype=np.dtype([("header", f"V{HEADER_BYTES}"), ("nulls", "u1", (layout.bitmap_bytes,)), *columns]),
+        dtype=np.dtype([*_HEADER.descr, ("nulls", "u1", (layout.bitmap_bytes,)), *columns]),
         places={name: i for i, (name, _) in enumerate(layout.columns)},
         tails=tuple(i for i, (_, type_) in enumerate(layout.columns) if has_tail(type_)),
     )
@@ -169,71 +176,74 @@ def _slot(type_: FeatureType) -> tuple[Any, ...]:
     return ("<" + slot_format(type_),)
 
 
-def _of_layout(part: ViewValues, values: Sequence[bytes]) -> list[pa.Array]:
-    """The features of values in one layout; their lengths were checked when they came."""
-    layout = part.decoders[values[0][PREFIX_BYTES:HEADER_BYTES]].layout
-    shape = _shape(layout)
-    size = shape.dtype.itemsize
-    fixed = b"".join([value[:size] for value in values] if shape.tails else values)
-    rows = np.frombuffer(fixed, dtype=shape.dtype)
-    bitmaps = rows["nulls"]
-    bits: Array | None = None
-    with_nulls: frozenset[int] = frozenset()
-    if bitmaps.any():
-        bits = np.unpackbits(bitmaps, axis=1, count=len(layout.columns), bitorder="little").astype(bool)
-        with_nulls = frozenset(np.flatnonzero(bits.any(axis=0)).tolist())
-    tails: _Tails | None = None
-    arrays = []
-    for name, type_ in zip(part.features, part.types, strict=True):
-        place = shape.places.get(name)
-        if place is None:  # added after these were written
-            arrays.append(pa.nulls(len(values), arrow_type(type_)))
-            continue
-        mask = bits[:, place] if bits is not None and place in with_nulls else None
-        if has_tail(type_):
-            tails = tails or _Tails(rows, shape, values)
-            arrays.append(_tail_array(type_, tails, shape.tails.index(place), mask))
-        else:
-            arrays.append(_slot_array(type_, rows[f"c{place}"], mask))
-    return arrays
+class _Rows:
+    """Values in one layout, as one structured array and the bytes behind; their lengths were checked when they came."""
 
+    def __init__(self, fixed: Array, shape: _Shape, values: Sequence[bytes]) -> None:
+        self.fixed = fixed
+        self._shape = shape
+        self._values = values
 
-class _Tails:
-    """The bytes behind the fixed sections, joined, and where each column's begin and end."""
-
-    def __init__(self, rows: Array, shape: _Shape, values: Sequence[bytes]) -> None:
+    @classmethod
+    def read(cls, part: ViewValues, layout_id: bytes, values: Sequence[bytes]) -> _Rows | None:
+        """The values, or None if some have another layout."""
+        shape = _shape(part.form.decoders[layout_id].layout)
         size = shape.dtype.itemsize
-        self.joined = b"".join([value[size:] for value in values])
-        lengths = np.column_stack([rows[f"c{place}"] for place in shape.tails]).astype(np.int64)
-        ends = np.cumsum(lengths.reshape(-1))  # row by row, in each row column by column: as the bytes lie
-        self._ends = ends.reshape(lengths.shape)
-        self._lengths = lengths
+        joined = b"".join(map(itemgetter(slice(size)), values))
+        if len(joined) != len(values) * size:
+            return None
+        fixed = np.frombuffer(joined, dtype=shape.dtype)
+        return cls(fixed, shape, values) if (fixed["layout"] == int.from_bytes(layout_id, "big")).all() else None
 
-    def offsets(self, column: int) -> Array:
-        """Two offsets per row, begin and end of its bytes, and the end of all."""
-        ends = self._ends[:, column]
-        offsets = np.empty(2 * len(ends) + 1, dtype=np.int64)
-        offsets[:-1:2], offsets[1::2], offsets[-1] = ends - self._lengths[:, column], ends, len(self.joined)
-        return offsets
+    def arrays(self, part: ViewValues) -> list[pa.Array]:
+        """The features, in the order asked."""
+        shape, fixed = self._shape, self.fixed
+        packed = np.unpackbits(fixed["nulls"], axis=1, count=len(shape.places), bitorder="little")
+        bits: Array = packed.view(np.bool_)
+        with_nulls: Array = np.asarray(bits.any(axis=0))
+        arrays = []
+        for name, type_ in zip(part.form.features, part.form.types, strict=True):
+            place = shape.places.get(name)
+            if place is None:  # added after these were written
+                arrays.append(pa.nulls(len(fixed), arrow_type(type_)))
+                continue
+            mask = bits[:, place] if with_nulls[place] else None
+            if has_tail(type_):
+                arrays.append(self._tail_array(type_, shape.tails.index(place), mask))
+            else:
+                arrays.append(_slot_array(type_, fixed[f"c{place}"], mask))
+        return arrays
 
+    @cached_property
+    def _tail_bytes(self) -> bytes:
+        return b"".join(map(itemgetter(slice(self._shape.dtype.itemsize, None)), self._values))
 
-def _tail_array(type_: FeatureType, tails: _Tails, column: int, mask: Array | None) -> pa.Array:
-    """Slices of the joined bytes: every second stretch between the offsets is a value."""
-    offsets = tails.offsets(column)
-    stretches = pa.LargeBinaryArray.from_buffers(
-        pa.large_binary(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(tails.joined)]
-    )
-    found = stretches.take(pa.array(np.arange(0, len(offsets) - 1, 2)))
-    if isinstance(type_, ListType):
+    @cached_property
+    def _edges(self) -> Array:
+        """Where each stretch of the bytes behind begins and the last ends: row by row, in each column by column."""
+        lengths = np.column_stack([self.fixed[f"c{place}"] for place in self._shape.tails])
+        edges: Array = np.zeros(lengths.size + 1, dtype=np.int64)
+        np.cumsum(lengths.reshape(-1), out=edges[1:])
+        return edges
+
+    def _tail_array(self, type_: FeatureType, column: int, mask: Array | None) -> pa.Array:
+        """A column's stretches of the joined bytes, copied side by side."""
+        joined, edges = self._tail_bytes, self._edges
+        # what is ASCII in all is UTF-8 in each; else each is looked at
+        is_text = type_ is ColumnType.VARCHAR and joined.isascii()
+        kind = pa.large_string() if is_text else pa.large_binary()
+        stretches = pa.Array.from_buffers(kind, len(edges) - 1, [None, pa.py_buffer(edges), pa.py_buffer(joined)])
+        places = np.arange(column, len(edges) - 1, len(self._shape.tails))
+        if not isinstance(type_, ListType):
+            found = stretches.take(pa.array(places, mask=mask))
+            return found.cast(pa.large_string()) if type_ is ColumnType.VARCHAR and not is_text else found
+        found = stretches.take(pa.array(places))
         _, bounds, data = found.buffers()
-        edges = np.frombuffer(bounds, dtype=np.int64)[: len(found) + 1] // element_bytes(type_)
-        flat = np.frombuffer(data or b"", dtype="<" + NUMBERS[type_.element], count=int(edges[-1]))
+        lists = np.frombuffer(bounds, dtype=np.int64)[: len(found) + 1] // element_bytes(type_)
+        flat = np.frombuffer(data or b"", dtype="<" + NUMBERS[type_.element], count=int(lists[-1]))
         return pa.LargeListArray.from_arrays(
-            pa.array(edges), pa.array(flat, _ARROW[type_.element]), mask=None if mask is None else pa.array(mask)
+            pa.array(lists), pa.array(flat, _ARROW[type_.element]), mask=None if mask is None else pa.array(mask)
         )
-    if mask is not None:
-        found = pc.if_else(pa.array(mask), pa.scalar(None, pa.large_binary()), found)
-    return pc.cast(found, pa.large_string()) if type_ is ColumnType.VARCHAR else found
 
 
 def _slot_array(type_: FeatureType, slots: Array, mask: Array | None) -> pa.Array:

@@ -1,8 +1,8 @@
 """Values to Python, for the features that are asked for and no others.
 
-Rule: all that does not depend on the value is done once per layout and set of features. One `struct` reads the slots
-that are asked for and skips the others; the lengths of texts, blobs and lists are always read, so a value that is cut
-short or too long is never taken for a row.
+Rule: all that does not depend on the value is done once per layout and set of features: a function is written for them,
+as `namedtuple` does it. One `struct` reads the slots that are asked for and skips the others; the lengths of texts,
+blobs and lists are always read, so a value that is cut short or too long is never taken for a row.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
-from functools import partial
-from operator import itemgetter
+from functools import cached_property, lru_cache, partial
 from typing import Any, Final
 
 from feature_platform.domain.types import ColumnType, DecimalType, FeatureType, ListType
@@ -29,40 +28,34 @@ from feature_platform.online.codec import (
 )
 
 _KNOWN_BITMAPS: Final = 1024
+_KNOWN_DECODERS: Final = 1024
 Converter = Callable[[Any], Any]
+
+_READ: Final = """
+def read(value):
+    try:
+        {variables} = unpack(value)
+        {ends}
+        if end != len(value):
+            raise ValueError(f"{{len(value)}} bytes where its lengths ask for {{end}}")
+        row = {row}
+    except errors as error:
+        raise corrupt(value, error) from error
+    return row if nulls == no_nulls else with_nulls(nulls, row)
+"""
 
 
 class RowDecoder:
     """Reads some features of values in one layout, in the order asked for."""
 
-    def __init__(self, layout: Layout, features: Sequence[str]) -> None:
+    def __init__(self, layout: Layout, features: Sequence[str], names: Sequence[str] | None = None) -> None:
         self.layout = layout
-        places = {name: i for i, (name, _) in enumerate(layout.columns)}
-        wanted = {places[name] for name in features if name in places}
-        self._start = HEADER_BYTES + layout.bitmap_bytes
-        letters, field_of, self._tails, conversions = _fields(layout, wanted)
-        # the bitmap comes as one field, before the slots
-        self._struct = struct.Struct(f"<{HEADER_BYTES}x{layout.bitmap_bytes}s" + letters)
-        self._unpack = self._struct.unpack_from
-        self._size = self._struct.size
-        self._no_nulls = bytes(layout.bitmap_bytes)
-        self._length_fields = slice(*_length_range(self._tails))
+        self._features = tuple(features)
+        self._names = self._features if names is None else tuple(names)
+        self._places = {name: i for i, (name, _) in enumerate(layout.columns)}
+        self._size = HEADER_BYTES + layout.bitmap_bytes + struct.calcsize("<" + layout.fixed_format)
         self._lengths = _lengths_reader(layout)
-        fields = 1 + len(field_of)
-        self._converters = tuple(conversions)
-        self._kept_tails = tuple((n, tail[2]) for n, tail in enumerate(self._tails) if tail[0] in wanted)
-        field_of |= {self._tails[n][0]: fields + i for i, (n, _) in enumerate(self._kept_tails)}
-        # a feature that the layout lacks was added later: NULL, as in the lake; its place is behind everything
-        absent = fields + len(self._kept_tails)
-        self._has_absent = any(name not in places for name in features)
-        self._pick = _picker([field_of[places[name]] if name in places else absent for name in features])
-        self._bit_places = tuple((places[name], at) for at, name in enumerate(features) if name in places)
-        self._nulls: dict[bytes, tuple[int, ...]] = {}
-
-    @property
-    def fixed_end(self) -> int:
-        """Where the bytes behind the fixed section begin: no value of the layout is shorter."""
-        return self._size
+        self._known_nulls: dict[bytes, tuple[int, ...]] = {}
 
     def check(self, values: Iterable[bytes]) -> None:
         """Refuse values that are cut short or too long, without decoding them.
@@ -80,68 +73,93 @@ class RowDecoder:
             if len(value) < size or len(value) != size + sum(lengths(value)):
                 self.decode(value)
 
-    def decode(self, value: bytes) -> Sequence[Any]:
+    @cached_property
+    def decode(self) -> Callable[[bytes], Sequence[Any]]:
         """The features of a row.
 
-        Raises:
+        Raises (the function):
             CorruptValueError: the bytes do not have this layout.
         """
-        try:
-            fields = self._unpack(value)
-            offset = self._size
-            if self._tails:
-                lengths = fields[self._length_fields]
-                if offset + sum(lengths) != len(value):
-                    raise self._corrupt(value, f"{len(value)} bytes where the lengths ask for {offset + sum(lengths)}")
-                if self._kept_tails:
-                    fields += self._read_tails(value, offset, lengths)
-            elif offset != len(value):
-                raise self._corrupt(value, f"{len(value)} bytes where the layout asks for {offset}")
-            if self._has_absent:
-                fields += (None,)
-            if self._converters:
-                fields = self._converted(fields)
-        except (struct.error, UnicodeDecodeError, ValueError, OverflowError) as error:
-            raise self._corrupt(value, str(error)) from error
-        values = self._pick(fields)
-        return values if fields[0] == self._no_nulls else self._with_nulls(fields[0], values)
+        read: Callable[[bytes], Sequence[Any]] = self._function("({},)", "{expression}", self._with_nulls)
+        return read
 
-    def _read_tails(self, value: bytes, offset: int, lengths: Sequence[int]) -> tuple[Any, ...]:
-        if len(lengths) == len(self._kept_tails):
-            found = []
-            for length, (_, convert) in zip(lengths, self._kept_tails, strict=True):
-                found.append(convert(value[offset : offset + length]))
-                offset += length
-            return tuple(found)
-        starts = [offset]
-        for length in lengths:
-            starts.append(starts[-1] + length)
-        return tuple(convert(value[starts[n] : starts[n + 1]]) for n, convert in self._kept_tails)
+    @cached_property
+    def decode_named(self) -> Callable[[bytes], dict[str, Any]]:
+        """The same, as a dict by the names given."""
+        read: Callable[[bytes], dict[str, Any]]
+        read = self._function("{{{}}}", "{name!r}: {expression}", self._named_with_nulls)
+        return read
 
-    def _converted(self, fields: tuple[Any, ...]) -> tuple[Any, ...]:
-        changed = list(fields)
-        for index, convert in self._converters:
-            changed[index] = convert(changed[index])
-        return tuple(changed)
+    def _function(self, row: str, item: str, with_nulls: Callable[[bytes, Any], Any]) -> Any:
+        """Write the function that reads a value: its text holds numbers, and names as literals."""
+        letters, variables, ends, expressions = "", ["nulls"], ["end = " + str(self._size)], {}
+        known: dict[str, Any] = {}
+        for place, (name, type_) in enumerate(self.layout.columns):
+            letter, tail, convert = slot_format(type_), has_tail(type_), converter(type_)
+            if not tail and name not in self._features:
+                letters += f"{struct.calcsize('<' + letter)}x"
+                continue
+            letters += letter
+            variables.append(f"v{place}")
+            raw = f"v{place}"
+            if tail:
+                ends.append(f"at{place}, end = end, end + v{place}")
+                raw = f"value[at{place} : at{place} + v{place}]"
+            known[f"convert{place}"] = convert
+            expressions[name] = raw if convert is None else f"convert{place}({raw})"
+            if type_ is ColumnType.VARCHAR:
+                expressions[name] = f'str({raw}, "utf-8")'
+        asked = zip(self._names, self._features, strict=True)
+        # a feature that the layout lacks was added later: NULL, as in the lake
+        items = [item.format(name=name, expression=expressions.get(feature, "None")) for name, feature in asked]
+        source = _READ.format(
+            variables=", ".join(variables) + ",", ends="; ".join(ends), row=row.format(", ".join(items))
+        )
+        known |= {
+            "unpack": struct.Struct(f"<{HEADER_BYTES}x{self.layout.bitmap_bytes}s{letters}").unpack_from,
+            "errors": (struct.error, UnicodeDecodeError, ValueError, OverflowError),
+            "corrupt": self._corrupt,
+            "no_nulls": bytes(self.layout.bitmap_bytes),
+            "with_nulls": with_nulls,
+        }
+        exec(compile(source, f"<layout {self.layout.layout_id:08x}>", "exec"), known)  # noqa: S102 - our own text
+        return known["read"]
 
-    def _with_nulls(self, bitmap: bytes, values: Sequence[Any]) -> list[Any]:
-        nulls = self._nulls.get(bitmap)
+    def _nulls(self, bitmap: bytes) -> tuple[int, ...]:
+        """Which of the features asked for are NULL."""
+        nulls = self._known_nulls.get(bitmap)
         if nulls is None:
-            bits = int.from_bytes(bitmap, "little")
-            nulls = tuple(at for place, at in self._bit_places if bits >> place & 1)
-            if len(self._nulls) < _KNOWN_BITMAPS:
-                self._nulls[bitmap] = nulls
-        changed = list(values)
-        for at in nulls:
+            bits, places = int.from_bytes(bitmap, "little"), self._places
+            asked = enumerate(self._features)
+            nulls = tuple(at for at, name in asked if name in places and bits >> places[name] & 1)
+            if len(self._known_nulls) < _KNOWN_BITMAPS:
+                self._known_nulls[bitmap] = nulls
+        return nulls
+
+    def _with_nulls(self, bitmap: bytes, row: Sequence[Any]) -> Sequence[Any]:
+        changed = list(row)
+        for at in self._nulls(bitmap):
             changed[at] = None
         return changed
 
-    def _corrupt(self, value: bytes, problem: str) -> CorruptValueError:
+    def _named_with_nulls(self, bitmap: bytes, row: dict[str, Any]) -> dict[str, Any]:
+        names = self._names
+        for at in self._nulls(bitmap):
+            row[names[at]] = None
+        return row
+
+    def _corrupt(self, value: bytes, problem: Exception) -> CorruptValueError:
         return CorruptValueError(
             f"a value does not have the layout {self.layout.layout_id:08x} that it names",
             found=f"{problem}; it begins {value[:48].hex()}",
             hint="write the view again with `feature-platform sync --rebuild`",
         )
+
+
+@lru_cache(maxsize=_KNOWN_DECODERS)
+def row_decoder(layout: Layout, features: tuple[str, ...], names: tuple[str, ...]) -> RowDecoder:
+    """A decoder, made once in this process: a layout stands for the same columns for ever."""
+    return RowDecoder(layout, features, names)
 
 
 def decode(layout: Layout, value: bytes) -> dict[str, Any]:
@@ -150,52 +168,24 @@ def decode(layout: Layout, value: bytes) -> dict[str, Any]:
     Raises:
         CorruptValueError: the bytes do not have this layout.
     """
-    names = [name for name, _ in layout.columns]
-    return dict(zip(names, RowDecoder(layout, names).decode(value), strict=True))
+    names = tuple([name for name, _ in layout.columns])
+    return row_decoder(layout, names, names).decode_named(value)
 
 
 def converter(type_: FeatureType) -> Converter | None:
-    """From what `struct` reads of a slot, or from the bytes behind the fixed section, to the Python value."""
+    """From what `struct` reads of a slot, or from the bytes behind the fixed section, to the Python value.
+
+    Texts are read where the function is written; what needs no conversion has none.
+    """
     if isinstance(type_, ListType):
         return partial(_numbers, NUMBERS[type_.element], element_bytes(type_))
     if isinstance(type_, DecimalType):
         return partial(_decimal, type_.scale, long=type_.precision > LONG_DIGITS)
     simple: dict[FeatureType, Converter] = {
-        ColumnType.VARCHAR: _text,
         ColumnType.DATE: _date,
         ColumnType.TIMESTAMPTZ: from_micros,
     }
     return simple.get(type_)
-
-
-_Tail = tuple[int, int, Converter]
-"""Place of a column in the layout, index of its length among the fields, how its bytes are read."""
-
-
-def _fields(layout: Layout, wanted: set[int]) -> tuple[str, dict[int, int], list[_Tail], list[tuple[int, Converter]]]:
-    """The struct's letters, the field of each slot read, the columns behind, and the conversions."""
-    letters = ""
-    field_of: dict[int, int] = {}
-    tails: list[_Tail] = []
-    conversions: list[tuple[int, Converter]] = []
-    for place, (_, type_) in enumerate(layout.columns):
-        letter, tail = slot_format(type_), has_tail(type_)
-        if not tail and place not in wanted:
-            letters += f"{struct.calcsize('<' + letter)}x"
-            continue
-        letters += letter
-        field_of[place] = 1 + len(field_of)
-        convert = converter(type_)
-        if tail:
-            tails.append((place, field_of[place], convert or bytes))
-        elif convert is not None:
-            conversions.append((field_of[place], convert))
-    return letters, field_of, tails, conversions
-
-
-def _length_range(tails: Sequence[_Tail]) -> tuple[int, int]:
-    """Columns with bytes behind the fixed section stand side by side, so their lengths are one slice."""
-    return (tails[0][1], tails[-1][1] + 1) if tails else (0, 0)
 
 
 def _lengths_reader(layout: Layout) -> Callable[[bytes], tuple[int, ...]] | None:
@@ -206,16 +196,6 @@ def _lengths_reader(layout: Layout) -> Callable[[bytes], tuple[int, ...]] | None
     before = "".join(slot_format(type_) for _, type_ in layout.columns[: tails[0]])
     skipped = HEADER_BYTES + layout.bitmap_bytes + struct.calcsize("<" + before)
     return struct.Struct(f"<{skipped}x{len(tails)}I").unpack_from
-
-
-def _picker(indices: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
-    if len(indices) > 1:
-        return itemgetter(*indices)
-    return lambda fields: tuple(fields[index] for index in indices)
-
-
-def _text(raw: bytes) -> str:
-    return str(raw, "utf-8")
 
 
 def _date(days: int) -> date:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from feature_platform.domain.feature_service import Remedy
 from feature_platform.domain.types import FeatureType
-from feature_platform.online.codec import PREFIX_BYTES, decode_prefix
+from feature_platform.online.codec import HEADER_BYTES, PREFIX_BYTES, decode_prefix
 from feature_platform.online.decoding import RowDecoder
 
 if TYPE_CHECKING:
@@ -51,49 +51,52 @@ class ViewReading:
     """Ledger position of the sync that wrote the row; with the event timestamp it leads to the batch."""
 
 
-class ViewValues:
-    """One view's part of an answer: the bytes of each entity's row, how to judge them and how to read them."""
+_WITHOUT_VALUE = (FeatureStatus.MISSING, FeatureStatus.EXPIRED)
 
-    __slots__ = (
-        "_dead",
-        "_defaults",
-        "_nothing",
-        "_remedies",
-        "_stale",
-        "decoders",
-        "features",
-        "key",
-        "types",
-        "values",
-    )
+
+class ViewForm:
+    """What is the same in every answer to one question about one view."""
+
+    __slots__ = ("decoders", "defaults", "defaults_named", "features", "key", "names", "nothing", "remedies", "types")
 
     def __init__(
         self,
         *,
         key: str,
-        features: Sequence[str],
-        types: Sequence[FeatureType],
-        decoders: Mapping[bytes, RowDecoder],
-        values: Sequence[bytes | None],
-        dead: bytes,
-        stale: bytes,
+        features: tuple[str, ...],
+        names: tuple[str, ...],
+        types: tuple[FeatureType, ...],
         remedies: Mapping[FeatureStatus, Remedy],
-        defaults: Sequence[Any],
+        defaults: tuple[Any, ...],
     ) -> None:
         self.key = key
         """`name@version`."""
         self.features = features
-        """Names in the view, in the order asked for."""
+        """As the view names them, in the order asked for."""
+        self.names = names
+        """As the answer names them."""
         self.types = types
-        self.decoders = decoders
-        """By the four bytes of the layout's id."""
+        self.decoders: dict[bytes, RowDecoder] = {}
+        """By the four bytes of the layout's id, as far as values have been met."""
+        self.remedies = remedies
+        """What is done about statuses that are not just flagged."""
+        self.defaults = defaults
+        self.defaults_named = dict(zip(names, defaults, strict=True))
+        self.nothing: tuple[None, ...] = (None,) * len(names)
+
+
+class ViewValues:
+    """One view's part of an answer: the bytes of each entity's row, and how old they may be."""
+
+    __slots__ = ("_dead", "_stale", "form", "values")
+
+    def __init__(self, form: ViewForm, values: Sequence[bytes | None], dead: bytes, stale: bytes) -> None:
+        self.form = form
         self.values = values
         """Per entity what the store holds; None if nothing."""
+        # the latest event times, as values have them, that have reached ttl and promised freshness
         self._dead = dead
         self._stale = stale
-        self._remedies = remedies
-        self._nothing: Sequence[Any] = (None,) * len(features)
-        self._defaults = defaults
 
     def status(self, index: int) -> FeatureStatus:
         """What became of the view for one entity. Event times compare as their bytes do."""
@@ -109,31 +112,49 @@ class ViewValues:
         """What became of the view for every entity."""
         return [self.status(index) for index in range(len(self.values))]
 
+    def rows(self) -> list[Sequence[Any]]:
+        """The features of every entity, as the service wants them served.
+
+        Raises:
+            CorruptValueError: a value cannot be read.
+        """
+        return [self.row(index) for index in range(len(self.values))]
+
     def row(self, index: int) -> Sequence[Any]:
-        """The features of one entity, as the service wants them served.
+        """The features of one entity.
 
         Raises:
             CorruptValueError: the value cannot be read.
         """
-        value = self.values[index]
-        if self._remedies or value is None or len(value) == PREFIX_BYTES or value[8:PREFIX_BYTES] <= self._dead:
+        value, form = self.values[index], self.form
+        if form.remedies or value is None or len(value) == PREFIX_BYTES or value[8:PREFIX_BYTES] <= self._dead:
             status = self.status(index)
-            if self._remedies.get(status) is Remedy.DEFAULT:
-                return self._defaults
-            if value is None or status in (FeatureStatus.MISSING, FeatureStatus.EXPIRED):
-                return self._nothing
-        return self.decoders[value[PREFIX_BYTES:20]].decode(value)
+            if form.remedies.get(status) is Remedy.DEFAULT:
+                return form.defaults
+            if value is None or status in _WITHOUT_VALUE:
+                return form.nothing
+        return form.decoders[value[PREFIX_BYTES:HEADER_BYTES]].decode(value)
+
+    def named(self, index: int) -> dict[str, Any]:
+        """The features of one entity by the names that the answer gives them.
+
+        Raises:
+            CorruptValueError: the value cannot be read.
+        """
+        value, form = self.values[index], self.form
+        if form.remedies or value is None or len(value) == PREFIX_BYTES or value[8:PREFIX_BYTES] <= self._dead:
+            status = self.status(index)
+            if form.remedies.get(status) is Remedy.DEFAULT:
+                return dict(form.defaults_named)
+            if value is None or status in _WITHOUT_VALUE:
+                return dict.fromkeys(form.names)
+        return form.decoders[value[PREFIX_BYTES:HEADER_BYTES]].decode_named(value)
 
     @property
     def served_after(self) -> bytes:
         """Rows whose event time (as in their bytes) is later than this are served as they are, all others are not."""
-        return max(self._dead, self._stale if self._remedies.get(FeatureStatus.STALE) is Remedy.DEFAULT else b"")
-
-    def replaced(self, status: FeatureStatus) -> Sequence[Any] | None:
-        """What stands for values of this status; None if they are served as they are."""
-        if self._remedies.get(status) is Remedy.DEFAULT:
-            return self._defaults
-        return self._nothing if status in (FeatureStatus.MISSING, FeatureStatus.EXPIRED) else None
+        replaced = self.form.remedies.get(FeatureStatus.STALE) is Remedy.DEFAULT
+        return max(self._dead, self._stale if replaced else b"")
 
     def reading(self, index: int, now: datetime) -> ViewReading:
         """How far one entity's values can be trusted."""
@@ -172,10 +193,11 @@ class OnlineRow:
             CorruptValueError: a value cannot be read.
         """
         if self._values is None:
-            answer, index = self._answer, self._index
-            parts = answer.by_view
-            row = parts[0].row(index) if len(parts) == 1 else chain.from_iterable([part.row(index) for part in parts])
-            self._values = dict(zip(answer.feature_names, row, strict=True))
+            index, parts = self._index, self._answer.by_view
+            values = parts[0].named(index)
+            for part in parts[1:]:
+                values |= part.named(index)
+            self._values = values
         return self._values
 
     @property
@@ -183,7 +205,7 @@ class OnlineRow:
         """By `name@version`."""
         if self._views is None:
             now = self._answer.requested_at
-            self._views = {part.key: part.reading(self._index, now) for part in self._answer.by_view}
+            self._views = {part.form.key: part.reading(self._index, now) for part in self._answer.by_view}
         return self._views
 
     def to_dict(self) -> dict[str, Any]:
@@ -202,7 +224,6 @@ class OnlineFeatures:
         "by_view",
         "entities",
         "entity_types",
-        "feature_names",
         "keys_of",
         "request_id",
         "requested_at",
@@ -213,7 +234,6 @@ class OnlineFeatures:
         *,
         entities: Mapping[str, Sequence[Any]],
         entity_types: Mapping[str, FeatureType],
-        feature_names: Sequence[str],
         by_view: Sequence[ViewValues],
         keys_of: Sequence[Sequence[bytes]],
         requested_at: datetime,
@@ -221,8 +241,6 @@ class OnlineFeatures:
         self.entities = entities
         """The key columns, as asked."""
         self.entity_types = entity_types
-        self.feature_names = feature_names
-        """Names of the features in the answer, in the order asked."""
         self.by_view = by_view
         """What each view answers, as it came."""
         self.keys_of = keys_of
@@ -234,9 +252,14 @@ class OnlineFeatures:
         self._rows: tuple[OnlineRow, ...] | None = None
 
     @property
+    def feature_names(self) -> list[str]:
+        """Names of the features in the answer, in the order asked."""
+        return [name for part in self.by_view for name in part.form.names]
+
+    @property
     def logged_parts(self) -> list[tuple[str, Sequence[bytes], Sequence[bytes | None]]]:
         """Per view the keys that were read and what came: what the feature log keeps."""
-        return [(part.key, keys, part.values) for part, keys in zip(self.by_view, self.keys_of, strict=True)]
+        return [(part.form.key, keys, part.values) for part, keys in zip(self.by_view, self.keys_of, strict=True)]
 
     @property
     def rows(self) -> tuple[OnlineRow, ...]:
@@ -273,12 +296,12 @@ class OnlineFeatures:
 
     def statuses(self) -> dict[str, list[FeatureStatus]]:
         """Per view (`name@version`) the status of every entity."""
-        return {part.key: part.statuses() for part in self.by_view}
+        return {part.form.key: part.statuses() for part in self.by_view}
 
     def ages(self) -> dict[str, list[timedelta | None]]:
         """Per view (`name@version`) the age of every entity's values, None where there are none."""
         now = self.requested_at
-        return {part.key: [part.reading(i, now).age for i in range(len(self))] for part in self.by_view}
+        return {part.form.key: [part.reading(i, now).age for i in range(len(self))] for part in self.by_view}
 
     def to_numpy(self) -> dict[str, np.ndarray[Any, Any]]:
         """Features as numpy arrays; the extra `columnar`.
@@ -313,8 +336,8 @@ class OnlineFeatures:
         return frame
 
     def _columns(self, part: ViewValues) -> Iterable[list[Any]]:
-        rows = [part.row(index) for index in range(len(self))]
-        return map(list, zip(*rows, strict=True)) if rows else ([] for _ in part.features)
+        rows = part.rows()
+        return map(list, zip(*rows, strict=True)) if rows else ([] for _ in part.form.names)
 
 
 def _columnar() -> Any:

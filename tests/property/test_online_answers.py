@@ -93,7 +93,7 @@ def test_all_forms_of_an_answer_agree_with_a_plain_decoder(drawn: Any) -> None:
             assert same(columns[name][i], value), name
             assert arrow_same(found[i][name], value), name
     for part in answer.by_view:
-        for name, type_, array in zip(part.features, part.types, answer.to_numpy().values(), strict=True):
+        for name, type_, array in zip(part.form.features, part.form.types, answer.to_numpy().values(), strict=True):
             assert_numpy(type_, array, [one[name] for one in expected])
 
 
@@ -126,7 +126,7 @@ def test_a_value_that_is_cut_or_too_long_is_refused_when_it_comes(drawn: Any, da
     at = data.draw(st.sampled_from(whole))
     cut = data.draw(st.integers(17, len(values[at]) - 1))
     values[at] = data.draw(st.sampled_from([values[at][:cut], values[at] + b"x"]))
-    layouts = {("v@1", d.layout.layout_id): d.layout for d in part.decoders.values()}
+    layouts = {("v@1", d.layout.layout_id): d.layout for d in part.form.decoders.values()}
     features = max((layout.columns for _, layout in layouts.items()), key=len)
     catalog = Catalog(views={"v@1": document("v", features)}, services={}, layouts=layouts)
     names = tuple(name for name, _ in features)

@@ -63,7 +63,7 @@ class Store(Protocol):
     def address(self, node: str) -> tuple[ValkeyAddress, bool]:
         """Where a node listens, and whether the connection is for reads from a replica."""
 
-    def read(self, keys: Sequence[bytes]) -> Steps[list[bytes | None]]:
+    def read(self, keys: Sequence[bytes]) -> Steps[Sequence[bytes | None]]:
         """The values of these keys."""
 
     def run(self, commands: Sequence[Routed]) -> Steps[list[Any]]:
@@ -82,7 +82,7 @@ class Standalone:
         """The server's address; it has no other nodes."""
         return self._address, bool(node)
 
-    def read(self, keys: Sequence[bytes]) -> Steps[list[bytes | None]]:
+    def read(self, keys: Sequence[bytes]) -> Steps[Sequence[bytes | None]]:
         """The values of these keys, by one MGET."""
         (values,) = yield from self._call(libvalkey.pack_command(("MGET", *keys)), 1)
         return values  # type: ignore[no-any-return]
@@ -132,7 +132,7 @@ class Cluster:
         host, _, port = node.removeprefix(_READ_ONLY).rpartition(":")
         return replace(self._seed, host=host, port=int(port)), node.startswith(_READ_ONLY)
 
-    def read(self, keys: Sequence[bytes]) -> Steps[list[bytes | None]]:
+    def read(self, keys: Sequence[bytes]) -> Steps[Sequence[bytes | None]]:
         """The values of these keys, each by a GET: a MGET must not reach over slots, even within a node."""
         frames = [libvalkey.pack_command(("GET", key)) for key in keys]
         return (yield from self._route([key_slot(key) for key in keys], frames, reading=True))

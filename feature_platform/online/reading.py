@@ -21,7 +21,7 @@ from feature_platform.online.codec import later_row
 from feature_platform.online.exchange import Cluster, Pause, Standalone, Steps, Store
 from feature_platform.online.hot import HotKey, HotKeys, ValueCache
 from feature_platform.online.keys import VIEWS, push_key
-from feature_platform.online.request import Entities, ReadPlan, Request, UnknownLayout, unknown_layout
+from feature_platform.online.request import Entities, ReadPlan, UnknownLayout, unknown_layout
 from feature_platform.online.result import OnlineFeatures
 from feature_platform.online.settings import OnlineSettings
 
@@ -82,7 +82,10 @@ class Reading:
             plan = yield from self._plan(refs)
         request = plan.request(entities)
         self._hot.observe(request.unique)
-        values = (yield from self._rows(plan, request)) if request.unique else []
+        keys, pushable = request.unique, plan.pushable(request)
+        values: Sequence[bytes | None] = ()
+        if keys:
+            values = yield from (self._later(keys, pushable) if pushable else self._values(keys))
         now = self._clock()
         if now.tzinfo is None:
             raise TimestampError("the client's clock has no time zone", hint="return datetime.now(UTC) from it")
@@ -95,19 +98,16 @@ class Reading:
         """The keys asked for most, of one view (`name@version`) or of all."""
         return self._hot.report(view)
 
-    def _rows(self, plan: ReadPlan, request: Request) -> Steps[Sequence[bytes | None]]:
+    def _later(self, keys: Sequence[bytes], pushable: Sequence[bytes]) -> Steps[Sequence[bytes | None]]:
         """What each key's entity has: of views that take pushes, the later of the batch's row and the pushed one."""
-        keys, pushable = request.unique, plan.pushable(request)
-        if not pushable:
-            return (yield from self._values(keys))
         values = yield from self._values([*keys, *map(push_key, pushable)])
         pushed = dict(zip(pushable, values[len(keys) :], strict=True))
         return [later_row(value, pushed.get(key)) for key, value in zip(keys, values, strict=False)]
 
     def _values(self, keys: Sequence[bytes]) -> Steps[Sequence[bytes | None]]:
-        cache = self._cache
-        if cache is None:
-            return (yield from self.store.read(keys))
+        return self.store.read(keys) if self._cache is None else self._cached(self._cache, keys)
+
+    def _cached(self, cache: ValueCache, keys: Sequence[bytes]) -> Steps[Sequence[bytes | None]]:
         now = time.monotonic()
         held = cache.get(keys, now)
         if missing := [key for key in keys if key not in held]:

@@ -73,8 +73,8 @@ class ViewPlan:
             ),
         )
 
-    def accept(self, values: Sequence[bytes | None], catalog: Catalog) -> UnknownLayout | None:
-        """Make sure that all values can be read; a layout that the catalog lacks, or None.
+    def answer(self, values: Sequence[bytes | None], now: int, catalog: Catalog) -> ViewValues | UnknownLayout:
+        """The view's part of an answer, judged at this instant (microseconds); or a layout that the catalog lacks.
 
         Raises:
             CorruptValueError: a value is longer or shorter than its layout and the lengths in it say.
@@ -94,19 +94,17 @@ class ViewPlan:
             decoders[layout_id] = row_decoder(layout, form.features, form.names)
         if len(found) == 1 and whole and (decoder := decoders.get(next(iter(found)))):
             decoder.check(values)  # type: ignore[arg-type]
-            return None
-        for value in values:
-            if value is None:
-                continue
-            if len(value) < HEADER_BYTES:
-                decode_prefix(value)
-            else:
-                decoders[value[PREFIX_BYTES:HEADER_BYTES]].check((value,))
-        return None
-
-    def answer(self, values: Sequence[bytes | None], now: int) -> ViewValues:
-        """The view's part of an answer, judged at this instant (microseconds)."""
-        return ViewValues(self._form, values, _threshold(now, self._ttl), _threshold(now, self._stale_after))
+        else:
+            decoder = None
+            for value in values:
+                if value is None:
+                    continue
+                if len(value) < HEADER_BYTES:
+                    decode_prefix(value)
+                else:
+                    decoders[value[PREFIX_BYTES:HEADER_BYTES]].check((value,))
+        dead, stale = _threshold(now, self._ttl), _threshold(now, self._stale_after)
+        return ViewValues(form, values, alike=decoder, dead=dead, stale=stale)
 
     @property
     def refuses(self) -> frozenset[FeatureStatus]:
@@ -169,9 +167,10 @@ class ReadPlan:
             else:
                 own = values if len(keys) == asked else values[start : start + len(keys)]
                 start += len(keys)
-            if (unknown := part.accept(own, self.catalog)) is not None:
-                return unknown
-            parts.append(part.answer(own, micros))
+            answer = part.answer(own, micros, self.catalog)
+            if isinstance(answer, UnknownLayout):
+                return answer
+            parts.append(answer)
         if self._refusing:
             self._refuse_unusable(parts)
         return OnlineFeatures(
@@ -323,4 +322,7 @@ def _threshold(now: int, bound: int | None) -> bytes:
     """The latest event time, as a value's prefix has it, whose age has reached the bound; before any if it has none."""
     if bound is None:
         return b""
-    return min(max(now - bound + SIGN_BIT, 0), 2 * SIGN_BIT - 1).to_bytes(8, "big")
+    try:
+        return (now - bound + SIGN_BIT).to_bytes(8, "big")
+    except OverflowError:  # a bound of many thousand years
+        return b""

@@ -51,13 +51,10 @@ class ViewReading:
     """Ledger position of the sync that wrote the row; with the event timestamp it leads to the batch."""
 
 
-_WITHOUT_VALUE = (FeatureStatus.MISSING, FeatureStatus.EXPIRED)
-
-
 class ViewForm:
     """What is the same in every answer to one question about one view."""
 
-    __slots__ = ("decoders", "defaults", "defaults_named", "features", "key", "names", "nothing", "remedies", "types")
+    __slots__ = ("decoders", "defaults", "features", "key", "names", "nothing", "remedies", "types")
 
     def __init__(
         self,
@@ -81,22 +78,33 @@ class ViewForm:
         self.remedies = remedies
         """What is done about statuses that are not just flagged."""
         self.defaults = defaults
-        self.defaults_named = dict(zip(names, defaults, strict=True))
         self.nothing: tuple[None, ...] = (None,) * len(names)
 
 
 class ViewValues:
     """One view's part of an answer: the bytes of each entity's row, and how old they may be."""
 
-    __slots__ = ("_dead", "_stale", "form", "values")
+    __slots__ = ("_alike", "_dead", "_stale", "form", "served_after", "values")
 
-    def __init__(self, form: ViewForm, values: Sequence[bytes | None], dead: bytes, stale: bytes) -> None:
+    def __init__(
+        self,
+        form: ViewForm,
+        values: Sequence[bytes | None],
+        *,
+        alike: RowDecoder | None,
+        dead: bytes,
+        stale: bytes,
+    ) -> None:
         self.form = form
         self.values = values
         """Per entity what the store holds; None if nothing."""
         # the latest event times, as values have them, that have reached ttl and promised freshness
         self._dead = dead
         self._stale = stale
+        # reads all of the values, if every entity has a row, and all rows one layout
+        self._alike = alike
+        self.served_after = max(dead, stale) if form.remedies.get(FeatureStatus.STALE) is Remedy.DEFAULT else dead
+        """Rows whose event time (as in their bytes) is later than this are served as they are, all others are not."""
 
     def status(self, index: int) -> FeatureStatus:
         """What became of the view for one entity. Event times compare as their bytes do."""
@@ -112,49 +120,35 @@ class ViewValues:
         """What became of the view for every entity."""
         return [self.status(index) for index in range(len(self.values))]
 
-    def rows(self) -> list[Sequence[Any]]:
-        """The features of every entity, as the service wants them served.
-
-        Raises:
-            CorruptValueError: a value cannot be read.
-        """
-        return [self.row(index) for index in range(len(self.values))]
-
     def row(self, index: int) -> Sequence[Any]:
-        """The features of one entity.
+        """The features of one entity, as the service wants them served.
 
         Raises:
             CorruptValueError: the value cannot be read.
         """
-        value, form = self.values[index], self.form
-        if form.remedies or value is None or len(value) == PREFIX_BYTES or value[8:PREFIX_BYTES] <= self._dead:
-            status = self.status(index)
-            if form.remedies.get(status) is Remedy.DEFAULT:
-                return form.defaults
-            if value is None or status in _WITHOUT_VALUE:
-                return form.nothing
-        return form.decoders[value[PREFIX_BYTES:HEADER_BYTES]].decode(value)
+        decoder = self._decoder(index)
+        if decoder is None:
+            form = self.form
+            return form.defaults if form.remedies.get(self.status(index)) is Remedy.DEFAULT else form.nothing
+        return decoder.decode(self.values[index])  # type: ignore[arg-type]
 
     def named(self, index: int) -> dict[str, Any]:
-        """The features of one entity by the names that the answer gives them.
+        """The same by the names that the answer gives the features.
 
         Raises:
             CorruptValueError: the value cannot be read.
         """
-        value, form = self.values[index], self.form
-        if form.remedies or value is None or len(value) == PREFIX_BYTES or value[8:PREFIX_BYTES] <= self._dead:
-            status = self.status(index)
-            if form.remedies.get(status) is Remedy.DEFAULT:
-                return dict(form.defaults_named)
-            if value is None or status in _WITHOUT_VALUE:
-                return dict.fromkeys(form.names)
-        return form.decoders[value[PREFIX_BYTES:HEADER_BYTES]].decode_named(value)
+        decoder = self._decoder(index)
+        if decoder is None:
+            return dict(zip(self.form.names, self.row(index), strict=True))
+        return decoder.decode_named(self.values[index])  # type: ignore[arg-type]
 
-    @property
-    def served_after(self) -> bytes:
-        """Rows whose event time (as in their bytes) is later than this are served as they are, all others are not."""
-        replaced = self.form.remedies.get(FeatureStatus.STALE) is Remedy.DEFAULT
-        return max(self._dead, self._stale if replaced else b"")
+    def _decoder(self, index: int) -> RowDecoder | None:
+        """What reads an entity's row; None if it has none that is served as it is."""
+        value = self.values[index]
+        if value is None or value[8:PREFIX_BYTES] <= self.served_after or len(value) == PREFIX_BYTES:
+            return None
+        return self._alike or self.form.decoders[value[PREFIX_BYTES:HEADER_BYTES]]
 
     def reading(self, index: int, now: datetime) -> ViewReading:
         """How far one entity's values can be trusted."""
@@ -336,7 +330,7 @@ class OnlineFeatures:
         return frame
 
     def _columns(self, part: ViewValues) -> Iterable[list[Any]]:
-        rows = part.rows()
+        rows = [part.row(index) for index in range(len(part.values))]
         return map(list, zip(*rows, strict=True)) if rows else ([] for _ in part.form.names)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import libvalkey
 
 from feature_platform.errors import ConfigurationError, StoreUnavailableError
-from feature_platform.online.connection import greeting, raise_if_error, unavailable
+from feature_platform.online.connection import greeting, raise_if_error, raise_if_untrusted, tls_context, unavailable
 from feature_platform.online.exchange import Call, Outcome, Pause, Steps, Store
 from feature_platform.online.settings import ValkeyAddress
 
@@ -226,10 +226,12 @@ async def _open(address: ValkeyAddress, loop: asyncio.AbstractEventLoop) -> AioC
     if address.socket_path:
         _, connection = await loop.create_unix_connection(protocol, address.socket_path)
     elif address.tls:
-        import ssl
-
-        context = ssl.create_default_context(cafile=address.ca_certs)
-        _, connection = await loop.create_connection(protocol, address.host, address.port, ssl=context)
+        context = tls_context(address)
+        try:
+            _, connection = await loop.create_connection(protocol, address.host, address.port, ssl=context)
+        except OSError as error:
+            raise_if_untrusted(address, error)
+            raise
     else:
         _, connection = await loop.create_connection(protocol, address.host, address.port)
     return connection

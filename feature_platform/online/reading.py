@@ -18,7 +18,7 @@ from feature_platform.errors import StoreUnavailableError, TimestampError, Unkno
 from feature_platform.online import catalog as catalogs
 from feature_platform.online.catalog import Catalog, ViewDocument
 from feature_platform.online.codec import later_row
-from feature_platform.online.exchange import Cluster, Pause, Standalone, Steps, Store
+from feature_platform.online.exchange import Pause, Standalone, Steps, Store
 from feature_platform.online.hot import HotKey, HotKeys, ValueCache
 from feature_platform.online.keys import VIEWS, push_key
 from feature_platform.online.request import Entities, ReadPlan, UnknownLayout, unknown_layout
@@ -49,11 +49,7 @@ class Reading:
     """The state of one client: documents, plans, cached values."""
 
     def __init__(self, settings: OnlineSettings, clock: Callable[[], datetime]) -> None:
-        self.store: Store = (
-            Cluster(settings.seeds, from_replicas=settings.from_replicas)
-            if settings.seeds
-            else Standalone(settings.address)
-        )
+        self.store = _store(settings)
         self._clock = clock
         self._catalog_seconds = settings.catalog_seconds
         # replaced whole: threads see the old or the new, never a mixture
@@ -185,6 +181,15 @@ class Reading:
         if len(self._unknown) >= _MAX_UNKNOWN:
             self._unknown.clear()
         self._unknown[what] = time.monotonic() + _UNKNOWN_SECONDS
+
+
+def _store(settings: OnlineSettings) -> Store:
+    if not settings.seeds:
+        return Standalone(settings.address)
+    # a tenth of the client's import, for those who have a cluster
+    from feature_platform.online.cluster import Cluster
+
+    return Cluster(settings.seeds, from_replicas=settings.from_replicas)
 
 
 def utc_now() -> datetime:

@@ -334,6 +334,9 @@ def test_the_client_is_light() -> None:
         "psycopg2",
         "asyncio",
         "ssl",
+        "feature_platform.online.aio",
+        "feature_platform.online.cluster",
+        "feature_platform.online.columnar",
     ]
     program = f"import sys, feature_platform.online; print([m for m in {heavy!r} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)

@@ -17,8 +17,8 @@ import psycopg2
 
 from feature_platform.errors import LedgerUnavailableError
 
-FULL_FILE_BYTES: Final = 512 * 1024 * 1024
-"""DuckLake ends a file at this size."""
+LARGE_FILE_BYTES: Final = 256 * 1024 * 1024
+"""A file of this size gains nothing from being merged with others."""
 MANY_FILES: Final = 8
 """So many small files are merged even where more will come."""
 SETTLED_AFTER: Final = timedelta(days=2)
@@ -85,7 +85,7 @@ class Files:
     count: int = 0
     bytes: int = 0
     small: int = field(default=0, repr=False)
-    """Less than half full."""
+    """Worth merging."""
     with_deletions: int = field(default=0, repr=False)
 
     def __add__(self, other: Files) -> Files:
@@ -125,6 +125,6 @@ def read_slices(lake_catalog: str, schema: str, table: str) -> dict[Span, Files]
         ) from error
     found: defaultdict[Span, Files] = defaultdict(Files)
     for _, size, has_deletions, parts in rows:
-        small = int(size < FULL_FILE_BYTES // 2)
+        small = int(size < LARGE_FILE_BYTES)
         found[Span.of(parts)] += Files(count=1, bytes=size, small=small, with_deletions=int(has_deletions))
     return dict(sorted(found.items()))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import signal
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
 import pytest
 from run_workers import maintain_and_die, maintain_repeatedly, start
-from tiny_platform import TinyPlatform
+from tiny_platform import TinyPlatform, instant
 from used_platform import DAYS, write
 
 from feature_platform.ledger import Ledger
 from feature_platform.maintenance import maintain
+from feature_platform.offline import FeatureStore
 
 LATER = datetime.now(UTC) + timedelta(days=400)
 KEY = "user_activity@1"
@@ -48,16 +50,23 @@ def test_killed_maintenance(used: TinyPlatform, step: str) -> None:
         assert all(one.deleted_at for one in ledger.retired(KEY))
 
 
-def test_maintenance_beside_runs(used: TinyPlatform) -> None:
-    """Appends come before, between and after its slices; each of them stays whole, and each reader sees one state."""
+def test_maintenance_beside_runs_and_training_sets(used: TinyPlatform) -> None:
+    """Appends come before, between and after its slices; all stay whole, and what was kept can be made again."""
+    store = FeatureStore(used.settings, used.registry)
+    labels = pa.table({"user_id": [*range(1, 21)], "event_timestamp": [instant("2024-01-04 12:00")] * 20})
     going = start(maintain_repeatedly, used.settings, LATER, 2)
     expected = {row[0:2] for row in used.visible("user_activity")}
-    seen = 0
-    while going.is_alive() or not seen:
-        write(used, DAYS[seen % len(DAYS)])
+    kept = []
+    while going.is_alive() or not kept:
+        write(used, DAYS[len(kept) % len(DAYS)])
+        kept.append(store.create_training_set(labels, ["user_activity"], name="beside", mode="modelled"))
         assert {row[0:2] for row in used.visible("user_activity")} == expected
-        seen += 1
     going.join()
     assert going.exitcode == 0
+    maintain(used.settings, used.registry, now=LATER)
+    for one in (kept[0], kept[-1]):
+        assert store.reproduce_training_set(one.key).verdict == "identical"
+    for one in kept:
+        store.release_training_set(one.key, reason="the test ends", released_by="me")
     maintain(used.settings, used.registry, now=LATER)
     assert used.count_rows("user_activity") == len(used.visible("user_activity")) == len(expected)

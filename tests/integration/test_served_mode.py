@@ -20,9 +20,10 @@ from offline_platform import Platform, arrow, declare, registry_of
 from feature_platform import lake
 from feature_platform.domain.feature_service import OutagePolicy
 from feature_platform.domain.feature_view import OnlineTier
+from feature_platform.domain.retention import Fate
 from feature_platform.domain.types import ColumnType
 from feature_platform.domain.windows import Grain, floor
-from feature_platform.errors import RequestError
+from feature_platform.errors import RequestError, RowsRetiredError
 from feature_platform.ledger import Ledger
 from feature_platform.observability import look_at_store
 from feature_platform.online import FeatureClient
@@ -172,6 +173,41 @@ def test_what_a_client_read_is_what_served_says(tale: Tale, seed: int) -> None:
                 assert row["x"] is None
     assert counts["served_exact"] > 20
     assert bool(counts["unknown"]) is bool(flushed)
+
+
+def test_what_the_store_held_of_a_retired_batch_is_unknown_and_older_states_are_refused(tale: Tale) -> None:
+    platform = tale.platform
+    hour = floor(datetime.now(UTC), Grain.HOUR) - HOUR
+    tale.look()
+    first = platform.add(VIEW, hour, [("a", hour + HOUR, 1.0)])
+    tale.sync()
+    with Ledger.connect(platform.settings.ledger_url) as ledger:
+        then = ledger.sequence()
+    held = len(tale.reads)
+    tale.read()
+    platform.add(VIEW, hour, [("a", hour + HOUR, 2.0)])
+    tale.sync()
+    after = len(tale.reads)
+    tale.read()
+    tale.look()
+    tale.look()
+    reads = [tale.reads[held], tale.reads[after]]
+    assert [value for _, _, value in reads] == [1.0, 2.0]
+    before = served(platform, reads, mode="auto")
+    assert before["x"].to_pylist() == [1.0, 2.0]
+    with Ledger.connect(platform.settings.ledger_url) as ledger:
+        asked = ledger.sequence()
+        ledger.retire(VIEW.key, {first: Fate.SUPERSEDED})
+    for deleted in (False, True):
+        if deleted:
+            with lake.connect(platform.settings) as connection:
+                connection.execute(f"delete from batches.pulse_v1 where _batch_id = '{first}'")
+        now = served(platform, reads, mode="auto")
+        assert now["x"].to_pylist() == [None, 2.0]
+        assert now["pulse__provenance"].to_pylist() == ["unknown", "served_exact"]
+        for at_sequence, mode in ((asked, "served"), (then, "modelled")):
+            with pytest.raises(RowsRetiredError, match="1 of"):
+                served(platform, reads, mode=mode, at_sequence=at_sequence)
 
 
 def possible(platform: Platform, entity: str, at: datetime) -> set[float | None]:

@@ -74,7 +74,7 @@ test-system: setup ## Tests that need Debian packages (Chromium, Node.js, Promet
 	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null && \
 	  command -v node >/dev/null && command -v promtool >/dev/null && command -v amtool >/dev/null || { \
 	  echo "These tests need the Debian packages: $(SYSTEM_PACKAGES) (apt-get install $(SYSTEM_PACKAGES))" >&2; exit 1; }
-	$(PYTHON) -m pytest -m system
+	$(PYTHON) -m pytest -m system -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint types imports sql-lint test test-system ## What CI runs.
 

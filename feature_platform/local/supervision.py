@@ -70,13 +70,19 @@ def start_dagster(
             server = ("dagster", "code-server", "start", "-s", str(socket_path), "-m", module)
             _start(CODE, *server, project=project, places=places, environ=environ)
         _wait_for_code(places)
-        if running is None:
+
+        def start_webserver(chosen: str) -> Recorded:
             _end_sessions([Recorded.read(places.run, WEBSERVER)])
             server = ("dagster_webserver", "-h", _HOST, "-p", chosen, *workspace)
-            running = _start(WEBSERVER, *server, project=project, places=places, environ=environ, detail=chosen)
+            return _start(WEBSERVER, *server, project=project, places=places, environ=environ, detail=chosen)
+
+        ui = running or start_webserver(chosen)
         if _alive(places, DAEMON) is None:
             _start(DAEMON, "dagster._daemon", "run", *workspace, project=project, places=places, environ=environ)
-    return _wait_for_ui(places, running)
+    while not _lives(places, ui) and port is None and not _is_free(int(ui.detail)):
+        with places.lock():  # another stack took the port while ours was starting
+            ui = start_webserver(str(_free_port(None)))
+    return _wait_for_ui(places, ui)
 
 
 def stop_dagster(home: Path) -> tuple[str, ...]:
@@ -231,11 +237,18 @@ def _listens(path: Path) -> bool:
     return True
 
 
-def _wait_for_ui(places: Places, process: Recorded) -> str:
+def _lives(places: Places, process: Recorded) -> bool:
+    """Whether the webserver lives, once it answers or there is nothing to wait for."""
     url = _url(process.detail)
-    answered = wait_until(
+    wait_until(
         lambda: _serves(process, url) or not process.is_alive() or _alive(places, DAEMON) is None, seconds=_UI_SECONDS
     )
+    return process.is_alive()
+
+
+def _wait_for_ui(places: Places, process: Recorded) -> str:
+    url = _url(process.detail)
+    answered = _lives(places, process) and _serves(process, url)
     for name in (WEBSERVER, DAEMON):
         if not answered or _alive(places, name) is None:
             raise _not_started(places, name)

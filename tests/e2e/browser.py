@@ -46,42 +46,52 @@ class Browser:
         """What the page says now."""
         return str(self._look("document.body ? document.body.innerText : ''"))
 
-    def click(self, text: str | None, *, selector: str = "button") -> None:
-        """Click what is called so, once it is there, stands still and may be clicked.
-
-        Args:
-            text: all of its text; None for the last of those selected.
-            selector: what to look among.
-        """
-        expression = _FIND.format(selector=json.dumps(selector), text=json.dumps(text))
-        places: list[list[float] | None] = [None]
-
-        def stands_still() -> bool:
-            places.append(self._look(expression))
-            return places[-1] is not None and places[-1] == places[-2]
-
-        assert wait_until(stands_still, seconds=_SECONDS), f"no {selector} {text!r} to click in:\n{self.text()}"
-        assert places[-1] is not None
-        x, y = places[-1]
-        self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-        for kind in ("mousePressed", "mouseReleased"):
-            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-
-    def fill(self, text: str, *, selector: str) -> None:
+    def fill(self, text: str, *, selector: str, behind: tuple[str, ...]) -> None:
         """Put text in place of what a field holds and leave it with Enter, until the page holds it.
 
-        A page that draws itself anew while somebody types loses what was typed. A person sees that and types again.
+        What is clicked or typed while a page draws itself anew is lost. A person sees that and does it again.
+
+        Args:
+            text: what to write.
+            selector: the field.
+            behind: buttons that bring the field while it is not there; the first that may be clicked is.
         """
         held = f"[...document.querySelectorAll({json.dumps(selector)})].pop()?.value"
 
         def holds() -> bool:
             if self._look(held) == text:
                 return True
-            self.click(None, selector=selector)
-            self._write(text)
+            if self._clicked(selector):
+                self._write(text)
+            else:
+                any(self._clicked("button", button) for button in behind)
             return False
 
-        assert wait_until(holds, seconds=_SECONDS), f"{selector} holds {self._look(held)!r}, not {text!r}"
+        assert wait_until(holds, seconds=_SECONDS), f"{selector} holds {self._look(held)!r} in:\n{self.text()}"
+
+    def click_away(self, text: str) -> None:
+        """Click the button with this text, once it may be clicked, until it is gone."""
+        named = f"[...document.querySelectorAll('button')].some(one => one.innerText.trim() === {json.dumps(text)})"
+        clicks = 0
+
+        def gone() -> bool:
+            nonlocal clicks
+            clicks += self._clicked("button", text)
+            return clicks > 0 and not self._look(named)
+
+        assert wait_until(gone, seconds=_SECONDS), f"{text!r} was clicked {clicks} times in:\n{self.text()}"
+
+    def _clicked(self, selector: str, text: str | None = None) -> bool:
+        """Click what is there, stands still and may be clicked; False if there is no such thing."""
+        place = _FIND.format(selector=json.dumps(selector), text=json.dumps(text))
+        found, again = self._look(place), self._look(place)
+        if found is None or found != again:
+            return False
+        x, y = found
+        self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        for kind in ("mousePressed", "mouseReleased"):
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        return True
 
     def _write(self, text: str) -> None:
         for kind in ("keyDown", "keyUp"):

@@ -199,13 +199,13 @@ def test_the_owner_is_told_once_and_told_of_the_recovery(
         ),
     ):
         with running(export, tmp_path / "exporter.log", **environ):
-            assert wait_until(lambda: bool(told()), seconds=60), (tmp_path / "exporter.log").read_text()
-            assert wait_until(lambda: bool(webhooks.of("Watchdog")), seconds=60)
+            assert wait_until(lambda: bool(told()), seconds=180), (tmp_path / "exporter.log").read_text()
+            assert wait_until(lambda: bool(webhooks.of("Watchdog")), seconds=180)
         # the exporter is gone: that is no recovery, and it is told in its own right after two minutes (rules_test.yml)
         assert told() == [("flight_operations", "firing", "FeatureViewStale")]
         with running(export, tmp_path / "exporter2.log", **environ):
             publish(tiny, "user_activity", today, Grain.DAY)
-            assert wait_until(lambda: len(told()) > 1, seconds=60)
+            assert wait_until(lambda: len(told()) > 1, seconds=180)
     assert told() == [
         ("flight_operations", "firing", "FeatureViewStale"),
         ("flight_operations", "resolved", "FeatureViewStale"),

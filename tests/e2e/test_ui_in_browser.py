@@ -178,12 +178,13 @@ def test_partitions_launched_by_clicks_are_published_and_served(stack: Stack, ch
         before = published(ledger)
         for days, button in ((CLICKED, "Launch 1 run"), (CLICKED_RANGE, "Launch backfill")):
             page.open(f"{stack.url}/assets/{VIEW}")
-            page.click("Materialize…")
-            page.click("Show all partitions")  # it offers those of the last 90 days
-            # the field names the first partition as an example: what is typed before all are there is lost
-            selection = days[0] if len(days) == 1 else f"[{days[0]}...{days[-1]}]"
-            page.fill(selection, selector="input[placeholder^='ex: 2024-01-01, ']")
-            page.click(button)
+            # it offers the partitions of the last 90 days; the field names the first of those it offers as an example
+            page.fill(
+                days[0] if len(days) == 1 else f"[{days[0]}...{days[-1]}]",
+                selector="input[placeholder^='ex: 2024-01-01, ']",
+                behind=("Show all partitions", "Materialize…"),
+            )
+            page.click_away(button)
             assert wait_until(lambda days=days: published(ledger).issuperset(days), seconds=300), page.text()
         assert published(ledger) == before.union(CLICKED, CLICKED_RANGE), "just what was typed"
         assert wait_until(lambda: is_served(ledger), seconds=300), page.text()

@@ -74,10 +74,23 @@ def launch(url: str) -> str:
     return webserver.query(url, LAUNCH)["launchRun"]["run"]["runId"]
 
 
+@pytest.fixture
+def taken_meanwhile(monkeypatch):
+    """A port that is free when it is looked for, and another program's when the webserver has started."""
+    with closing(socket.socket()) as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        looked = supervision._free_port
+        answers = iter([other.getsockname()[1]])
+        monkeypatch.setattr(supervision, "_free_port", lambda port: next(answers, None) or looked(port))
+        yield other.getsockname()[1]
+
+
 @pytest.mark.timeout(1200)
-def test_up_twice_kill_up_and_down_with_queued_runs(stack):
+def test_up_twice_kill_up_and_down_with_queued_runs(stack, taken_meanwhile):
     project, home = stack
     url = start(project, home)
+    assert not url.endswith(f":{taken_meanwhile}")
     assert start(project, home) == url
     running = pids(home)
     assert set(running) == {"code", "webserver", "daemon"}

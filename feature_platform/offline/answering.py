@@ -242,16 +242,57 @@ class _Answering:
         join = self._without_unknown(join, history, oldest, newest)
         batches = served.seen_batches(self._evidence.published, history)
         settled = served.settled_batches(batches, oldest=oldest, newest=newest, ttl=ttl)
-        reach = served.reach_of(settled, oldest=oldest, ttl=ttl)
-        plan = self._choose(reach, count)
-        of_batch = ("_seen_from", "_seen_until") + (("_seq", "_next_seq") if plan is pit.Plan.ASOF else ())
-        rows = self._rows(self._list("settled", served.batch_table(settled)), reach, of_batch=of_batch)
-        join = replace(join, rows=rows)
-        self._run(*(served.asof_served(join) if plan is pit.Plan.ASOF else pit.hash_join(join)))
-        if self._has_moments:
-            self._compare(join, batches, oldest=oldest)
+        plan = self._choose(served.reach_of(settled, oldest=oldest, ttl=ttl), count)
+        if plan is pit.Plan.ASOF:
+            rows = self._batch_rows("settled", settled, oldest, "_seen_from", "_seen_until", "_seq", "_next_seq")
+            self._run(*served.asof_served(replace(join, rows=rows)))
+            if self._has_moments:
+                self._compare(join, batches, oldest=oldest)
+        else:
+            self._serve_by_hash(join, batches, settled, oldest=oldest)
         if self._evidence.acknowledged is not None:
             self._merge_pushed(join, self._evidence.acknowledged, history, oldest=oldest)
+
+    def _serve_by_hash(
+        self,
+        join: pit.ViewJoin,
+        batches: tuple[served.SeenBatch, ...],
+        settled: tuple[served.SeenBatch, ...],
+        *,
+        oldest: datetime,
+    ) -> None:
+        """Answer labels, and in the same two scans what syncs in flight may have made of them."""
+        positions = self._candidates(join) if self._has_moments else []
+        seen = ["_seen_from", "_seen_until"]
+        if positions:
+            possible = served.possible_batches(batches, positions, oldest=oldest, ttl=self._question.view.ttl)
+            settled = tuple({one.batch.batch_id: one for one in (*settled, *possible)}.values())
+            seen += ["_from_position", "_until_position"]
+            self._run(served.ask_candidates(join))
+            asked = pit.Statement(sql=served.asked_table(join))
+            join = replace(join, labels=asked, has_candidates=True)
+        rows = self._batch_rows("settled", settled, oldest, *seen)
+        bare = None if served.repeat_partitions(settled) else self._batch_rows("settled_again", settled, oldest)
+        self._run(*pit.hash_join(replace(join, rows=rows, bare_rows=bare)))
+        if positions:
+            self._run(*served.judge_candidates(join))
+            self._ambiguous = self._count_ambiguous(join)
+        elif self._has_moments:
+            self._run(served.none_ambiguous(join))
+
+    def _batch_rows(
+        self, name: str, batches: tuple[served.SeenBatch, ...], oldest: datetime, *of_batch: str
+    ) -> pit.Statement:
+        """The rows of batches that labels may see, with these facts of their batches."""
+        reach = served.reach_of(batches, oldest=oldest, ttl=self._question.view.ttl)
+        return self._rows(self._list(name, served.batch_table(batches)), reach, of_batch=of_batch)
+
+    def _candidates(self, join: pit.ViewJoin) -> list[int]:
+        """The positions that syncs in flight may have reached at the time of some label."""
+        found = self._connection.execute(
+            f"select distinct unnest(candidates) from {served.moments_table(join)} where not is_unknown"
+        ).fetchall()
+        return [position for (position,) in found]
 
     def _merge_pushed(
         self, join: pit.ViewJoin, acknowledged: tuple[Acknowledged, ...], history: ServedHistory, *, oldest: datetime
@@ -292,10 +333,7 @@ class _Answering:
 
     def _compare(self, join: pit.ViewJoin, batches: tuple[served.SeenBatch, ...], *, oldest: datetime) -> None:
         """Ask of the labels that fell into a sync whether it made a difference to them."""
-        found = self._connection.execute(
-            f"select distinct unnest(candidates) from {served.moments_table(join)} where not is_unknown"
-        ).fetchall()
-        positions = [position for (position,) in found]
+        positions = self._candidates(join)
         if not positions:
             self._run(served.none_ambiguous(join))
             return

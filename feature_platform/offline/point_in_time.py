@@ -244,6 +244,12 @@ class ViewJoin:
     """Further columns of the answer: name and SQL over the winning row `r`."""
     extends: bool = False
     """The answer table is there already, and gets these rows as well."""
+    has_candidates: bool = False
+    """For `SERVED`: some labels ask for `state(_position)` instead of what was seen at their time. Rows then also have
+    `_from_position` and `_until_position`."""
+    bare_rows: Statement | None = None
+    """The rows without what `rows` has of their batches, cheaper to read a second time: where an entity has one row of
+    an event time at most, whatever was visible."""
 
 
 def microseconds(duration: timedelta) -> int:
@@ -264,6 +270,7 @@ def probes(join: ViewJoin) -> Statement:
     parameters: dict[str, Any] = dict(join.labels.parameters)
     if join.visibility is Visibility.SERVED:
         columns.append(f"{seen} as _at")
+        columns += ["_position"] if join.has_candidates else []
     else:
         columns.append(f"{seen} - to_microseconds($delay) as _visible_until")
         parameters["delay"] = microseconds(join.availability_delay)
@@ -285,7 +292,9 @@ def is_alive(join: ViewJoin) -> str:
 
 def _is_visible(join: ViewJoin) -> str:
     if join.visibility is Visibility.SERVED:
-        return "r._seen_from <= l._at and l._at < r._seen_until"
+        seen = "r._seen_from <= l._at and l._at < r._seen_until"
+        in_state = "r._from_position <= l._position and l._position < r._until_position"
+        return f"case when l._position is null then {seen} else {in_state} end" if join.has_candidates else seen
     return f"r.{EVENT_TIMESTAMP} <= l._visible_until"
 
 
@@ -319,14 +328,16 @@ def fetch_winners(join: ViewJoin) -> tuple[Statement, ...]:
     """The winners' rows, by a hash join that builds on labels as well."""
     labels = probes(join)
     # of two batches of a partition that hold the same row, only one is visible
-    visible = f" and {_is_visible(join)}" if join.visibility is Visibility.SERVED else ""
+    may_repeat = join.visibility is Visibility.SERVED and join.bare_rows is None
+    visible = f" and {_is_visible(join)}" if may_repeat else ""
+    rows = join.bare_rows or join.rows
     return (
         Statement(
             sql=f"{_into_answer(join)} select l.{LABEL_ID}{_columns(join)}"
-            f" from {join.rows.sql} as r"
+            f" from {rows.sql} as r"
             f" join (select * from {labels.sql} join {winners_table(join)} using ({LABEL_ID})) as l"
             f" on {same_keys(join)} and r.{EVENT_TIMESTAMP} = l.{EVENT_TIMESTAMP}{visible}",
-            parameters={**labels.parameters, **join.rows.parameters},
+            parameters={**labels.parameters, **rows.parameters},
         ),
         Statement(sql=f"drop table {winners_table(join)}"),
     )

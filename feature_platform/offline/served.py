@@ -144,6 +144,11 @@ def settled_batches(
     )
 
 
+def repeat_partitions(batches: Sequence[SeenBatch]) -> bool:
+    """Whether two of these are of one partition: only then an entity may have two rows of an event time."""
+    return len({one.batch.partition.start for one in batches}) < len(batches)
+
+
 def possible_batches(
     batches: Iterable[SeenBatch], positions: Sequence[int], *, oldest: datetime, ttl: timedelta | None
 ) -> tuple[SeenBatch, ...]:
@@ -219,6 +224,48 @@ def moments(join: ViewJoin, windows: str) -> Statement:
     )
 
 
+def ask_candidates(join: ViewJoin) -> Statement:
+    """The labels once more, and behind them one for each state that a sync in flight may have reached at their time.
+
+    The latter have numbers of their own, below zero; the label's is `_of`.
+    """
+    needed = dict.fromkeys((*join.keys, join.timestamp_column, *((join.as_of,) if join.as_of else ())))
+    columns = ", ".join(map(quote, needed))
+    of = "cast(null as bigint) as _position, cast(null as bigint) as _of"
+    return Statement(
+        sql=f"create table {asked_table(join)} as select {LABEL_ID}, {columns}, {of} from {join.labels.sql}"
+        f" union all select -row_number() over () as {LABEL_ID}, * from (select {columns},"
+        f" unnest(m.candidates) as _position, {LABEL_ID} as _of from {join.labels.sql} as l"
+        f" join {moments_table(join)} as m using ({LABEL_ID}) where not m.is_unknown)",
+        parameters=join.labels.parameters,
+    )
+
+
+def asked_table(join: ViewJoin) -> str:
+    """The table that `ask_candidates` makes, quoted."""
+    return quote(f"{join.answer}_asked")
+
+
+def judge_candidates(join: ViewJoin) -> tuple[Statement, ...]:
+    """Find the labels for which `state(d)` and a candidate differ, and take the candidates out of the answer."""
+    answer, asked = quote(join.answer), asked_table(join)
+    return (
+        Statement(
+            sql=f"create table {ambiguous_table(join)} as select distinct a._of as {LABEL_ID}, true as is_ambiguous"
+            f" from (from {asked} where _of is not null) as a left join {answer} as possible using ({LABEL_ID})"
+            f" left join {answer} as settled on settled.{LABEL_ID} = a._of where {_differ(join)}"
+        ),
+        Statement(sql=f"delete from {answer} where {LABEL_ID} < 0"),
+        Statement(sql=f"drop table {asked}"),
+    )
+
+
+def _differ(join: ViewJoin) -> str:
+    """Whether what is possible and what is settled are not the same."""
+    compared = [*map(quote, join.features), EVENT_COLUMN]
+    return " or ".join(f"possible.{column} is distinct from settled.{column}" for column in compared)
+
+
 def none_ambiguous(join: ViewJoin) -> Statement:
     """Say that no label is ambiguous."""
     return Statement(sql=f"create table {ambiguous_table(join)} ({LABEL_ID} bigint, is_ambiguous boolean)")
@@ -236,7 +283,6 @@ def ambiguous(join: ViewJoin, possible_rows: Statement) -> tuple[Statement, ...]
     asked, best = quote(f"{join.answer}_asked"), quote(f"{join.answer}_best")
     rows = possible_rows.sql
     in_state = "r._from_position <= l._position and l._position < r._until_position"
-    compared = [*map(quote, join.features), EVENT_COLUMN]
     features = "".join(f", r.{quote(feature)}" for feature in join.features)
     return (
         Statement(
@@ -257,8 +303,7 @@ def ambiguous(join: ViewJoin, possible_rows: Statement) -> tuple[Statement, ...]
             f" from {rows} as r join (select * from {asked} join {best} using ({LABEL_ID}, _position)) as l"
             f" on {same_keys(join)} and r.{EVENT_TIMESTAMP} = l._newest and {in_state})"
             f" as possible using ({LABEL_ID}, _position)"
-            f" left join {quote(join.answer)} as settled using ({LABEL_ID}) where "
-            + " or ".join(f"possible.{column} is distinct from settled.{column}" for column in compared),
+            f" left join {quote(join.answer)} as settled using ({LABEL_ID}) where {_differ(join)}",
             parameters=possible_rows.parameters,
         ),
         Statement(sql=f"drop table {asked}"),

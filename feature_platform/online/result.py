@@ -206,6 +206,14 @@ class OnlineRow:
         """Key columns and values."""
         return {**self.entity, **self.values}
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the same was answered for the same entity, equally old."""
+        if not isinstance(other, OnlineRow):
+            return NotImplemented
+        return (self.entity, self.values, self.views) == (other.entity, other.values, other.views)
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __repr__(self) -> str:
         return f"OnlineRow(entity={self.entity!r}, values={self.values!r}, views={self.views!r})"
 

@@ -394,7 +394,8 @@ def test_a_store_that_was_set_back_beyond_what_retention_deleted_is_refused(
         ledger.retire(VIEW.key, {first: Fate.SUPERSEDED})
     assert run().entities == 0  # the store is past it
     valkey.call("FLUSHALL")
-    assert run(rebuild=True).written == 1  # an empty store never held it
+    rebuilt = run(rebuild=True)
+    assert rebuilt.written - rebuilt.tombstones == 1  # an empty store never held it
     valkey.call("FLUSHALL")
     for key, value in backup.items():
         valkey.call("RESTORE", key, "0", value)

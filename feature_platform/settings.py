@@ -14,6 +14,7 @@ the online client uses it.
 | `FEATURE_PLATFORM_TRAINING_SETS` | directory or bucket of kept training sets (default: `<home>/training_sets`) |
 | `FEATURE_PLATFORM_VALKEY_URL` | online store, `valkey://…` or `unix://…` |
 | `FEATURE_PLATFORM_STORE` | name of this online store (region) in the ledger (default: `default`) |
+| `FEATURE_PLATFORM_STORES` | further online stores (regions): a JSON object, name → address |
 | `FEATURE_PLATFORM_DAGSTER_URL` | Postgres of Dagster, `postgresql+psycopg2://…` |
 | `FEATURE_PLATFORM_DUCKDB_MEMORY` | DuckDB's memory limit (default: `1GB`) |
 | `FEATURE_PLATFORM_DAGSTER_UI` | address of a Dagster UI that `up` did not start, for `materialize` and `backfill` |
@@ -24,10 +25,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from feature_platform.errors import ConfigurationError
+from feature_platform.errors import ConfigurationError, UnknownNameError, chosen_from
 
 PREFIX = "FEATURE_PLATFORM_"
 CONNECTIONS_FILE = "connections.json"
@@ -110,6 +111,8 @@ class Settings:
     duckdb_memory: str
     training_sets: str = ""
     """Where kept training sets lie; empty: in the data directory."""
+    more_stores: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Further online stores: name and address of each."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -129,6 +132,32 @@ class Settings:
             store=read("STORE", environ, default="default"),
             duckdb_memory=read("DUCKDB_MEMORY", environ, default="1GB"),
             training_sets=read("TRAINING_SETS", environ, default=""),
+            more_stores=_stores(read("STORES", environ, default="{}")),
+        )
+
+    @property
+    def all_stores(self) -> dict[str, str]:
+        """Every online store, name to address; the platform's own is the first."""
+        return {self.store: self.valkey_url} | dict(self.more_stores)
+
+    def at_store(self, name: str) -> Settings:
+        """The same with another of the stores in its place.
+
+        Raises:
+            UnknownNameError: there is no such store.
+        """
+        stores = self.all_stores
+        if name not in stores:
+            raise UnknownNameError(
+                f"there is no online store {name!r}",
+                allowed=chosen_from(stores),
+                hint=f"check the spelling, or add it to {PREFIX}STORES",
+            )
+        return replace(
+            self,
+            store=name,
+            valkey_url=stores[name],
+            more_stores=tuple((other, url) for other, url in stores.items() if other != name),
         )
 
     @property
@@ -145,3 +174,17 @@ class Settings:
     def scratch(self) -> Path:
         """DuckDB's temp directory: spilled data of running processes."""
         return self.home / "scratch"
+
+
+def _stores(text: str) -> tuple[tuple[str, str], ...]:
+    try:
+        stores = json.loads(text)
+    except ValueError:
+        stores = None
+    if not isinstance(stores, dict) or not all(isinstance(url, str) and url for url in stores.values()):
+        raise ConfigurationError(
+            f"{PREFIX}STORES is malformed",
+            allowed='a JSON object like {"us": "valkey://us.example:6379"}',
+            hint="name each further online store and give its address",
+        )
+    return tuple(stores.items())

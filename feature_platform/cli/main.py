@@ -53,6 +53,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "backfill": _target("runs:backfill", "Materialize a range of partitions through Dagster."),
     "sync": _target("online:sync", "Bring a view's published batches to the online store."),
     "push": _target("push:push", "Push rows that are fresher than any batch to a view."),
+    "drop": _target("dropping:drop", "Take a view version out of the online store."),
     "get": _target("online:get", "Read features of entities from the online store."),
     "parity": _target("parity:parity", "Is what the store holds what the ledger says? And repair."),
     "training-set": _target(

@@ -99,27 +99,35 @@ def _print_features(answer: OnlineFeatures) -> None:
 @click.command()
 @click.argument("views", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="All views served online.")
-@click.option("--store", help="Name of the online store in the ledger (default: FEATURE_PLATFORM_STORE).")
+@click.option("--store", "stores", multiple=True, help="Only this online store; may be repeated. [default: all]")
 @click.option("--rebuild", is_flag=True, help="Write every entity again, not only those that changed.")
 @json_option
-def sync(*, views: tuple[str, ...], every: bool, store: str | None, rebuild: bool, as_json: bool) -> None:
-    """Bring published batches of VIEWS to the online store. Safe to repeat at any time."""
+def sync(*, views: tuple[str, ...], every: bool, stores: tuple[str, ...], rebuild: bool, as_json: bool) -> None:
+    """Bring published batches of VIEWS to the online stores. Safe to repeat at any time.
+
+    Stores (FEATURE_PLATFORM_STORE and those of FEATURE_PLATFORM_STORES) are written beside each other. One that is down
+    holds nobody: the command ends with exit code 75 then, and the next one brings that store up to date.
+    """
     from feature_platform.declaration import load_registry
-    from feature_platform.sync import sync as sync_view  # imports DuckDB and pyarrow, which `get` does not need
+    from feature_platform.sync import (  # imports DuckDB and pyarrow, which `get` does not need
+        raise_failures,
+        sync_stores,
+    )
 
     settings = Settings.from_env()
     registry = load_registry(settings.manifest_path)
     chosen = _choose(registry, views, every=every)
     run_id = f"cli-{uuid.uuid4()}"
-    results = []
-    for view in chosen:
-        with _progress(view.key, shown=not as_json) as progress:
-            result = sync_view(settings, registry, view, store=store, rebuild=rebuild, run_id=run_id, progress=progress)
-        results.append(result)
+    with _progress(shown=not as_json) as progress:
+        outcomes = sync_stores(
+            settings, registry, chosen, stores=stores, rebuild=rebuild, run_id=run_id, progress=progress
+        )
+    results = [outcome.result for outcome in outcomes if outcome.result is not None]
     if as_json:
         print_json(results)
-    else:
+    elif results:
         _print_results(results)
+    raise_failures(outcomes)
 
 
 def _choose(registry: FeatureRegistry, refs: tuple[str, ...], *, every: bool) -> tuple[FeatureView, ...]:
@@ -132,18 +140,31 @@ def _choose(registry: FeatureRegistry, refs: tuple[str, ...], *, every: bool) ->
 
 
 @contextmanager
-def _progress(label: str, *, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on the terminal's standard error."""
+def _progress(*, shown: bool) -> Iterator[Callable[[str, str, int, int], None] | None]:
+    """A bar per view and store on the terminal's standard error."""
     if not shown:
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeElapsedColumn(),
+    )
+    tasks: dict[tuple[str, str], TaskID] = {}
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(label, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+        def told(store: str, view: str, done: int, total: int) -> None:
+            if (store, view) not in tasks:
+                tasks[store, view] = bars.add_task(f"{view} in {store}", total=total, speed="")
+            task = next(task for task in bars.tasks if task.id == tasks[store, view])
+            bars.update(task.id, completed=done, total=total, speed=f"{done / max(task.elapsed or 1, 0.1):,.0f}/s")
+
+        yield told
 
 
 def _print_results(results: Iterable[SyncResult]) -> None:
@@ -151,7 +172,7 @@ def _print_results(results: Iterable[SyncResult]) -> None:
     from rich.table import Table
 
     table = Table(
-        "view", "store", "position", "entities", "written", "none", "newest event", "took", box=box.SIMPLE_HEAD
+        "view", "store", "position", "entities", "written", "none", "sent", "newest event", "took", box=box.SIMPLE_HEAD
     )
     for result in results:
         newest = result.newest_event_timestamp
@@ -162,6 +183,7 @@ def _print_results(results: Iterable[SyncResult]) -> None:
             f"{result.entities:,}",
             f"{result.written:,}",
             f"{result.tombstones:,}",
+            f"{result.bytes / 1e6:,.1f} MB",
             newest.strftime("%Y-%m-%d %H:%M UTC") if newest else "-",
             format_duration(timedelta(seconds=result.seconds)) if result.seconds >= 1 else f"{result.seconds:.2f} s",
         )

@@ -63,7 +63,7 @@ def parity(
     """
     from feature_platform.sync.parity import check_parity, repair  # imports DuckDB and pyarrow
 
-    settings = Settings.from_env()
+    settings = Settings.from_env() if store is None else Settings.from_env().at_store(store)
     registry = load_registry(settings.manifest_path)
     reports: list[ParityReport] = []
     for view in _choose(registry, views):

@@ -26,7 +26,13 @@ from feature_platform.declaration import Change, FeatureRegistry, compare, load_
 from feature_platform.declaration.lineage import FILE as LINEAGE_FILE
 from feature_platform.declaration.lineage import load_lineage, write_lineage
 from feature_platform.domain.feature_view import FeatureView
-from feature_platform.errors import FeaturePlatformError, Finding, InvalidDeclarationsError, NotDeployedError
+from feature_platform.errors import (
+    FeaturePlatformError,
+    Finding,
+    InvalidDeclarationsError,
+    NotDeployedError,
+    StoreUnavailableError,
+)
 from feature_platform.lake import connect, log_tables, push_tables, sql, tables
 from feature_platform.ledger import Deployment, Ledger, deployment_lock, migrate
 from feature_platform.materialization import dbt_run
@@ -136,10 +142,7 @@ def _deploy(
             for schema in {source.schema for source in registry.sources.values()}
             for table, names in tables.read_columns(lake, schema).items()
         }
-    if settings.valkey_url and any(view.online != "none" for view in registry.views.values()):
-        from feature_platform.sync import publish_schemas  # its columnar parts take a moment to import
-
-        publish_schemas(settings.valkey_url, registry)
+    down = _publish(settings, registry)
     manifest = target.parent / manifest_hash[:16] / "manifest.json"
     if deployed is None or deployed.manifest_hash != manifest_hash:
         views = {key: asdict(view) for key, view in registry.views.items()}
@@ -151,7 +154,29 @@ def _deploy(
         _trace_columns(settings, registry, target, columns, progress)
         _place_manifest(settings, target, manifest)
         done("replace the manifest")
+    if down is not None:  # everything else is deployed; the next deploy publishes there what this one could not
+        raise down
     return DeployResult(registry=registry, actions=tuple(actions), changes=changes, manifest=settings.manifest_path)
+
+
+def _publish(settings: Settings, registry: FeatureRegistry) -> StoreUnavailableError | None:
+    """Publish the schemas to every store; why a further store (region) did not get them.
+
+    Raises:
+        StoreUnavailableError: the platform's own store cannot be reached.
+    """
+    if not settings.valkey_url or all(view.online == "none" for view in registry.views.values()):
+        return None
+    from feature_platform.sync import publish_schemas  # its columnar parts take a moment to import
+
+    down = None
+    publish_schemas(settings.valkey_url, registry)
+    for _, url in settings.more_stores:
+        try:
+            publish_schemas(url, registry)
+        except StoreUnavailableError as error:
+            down = error
+    return down
 
 
 def _deploy_lake(lake: duckdb.DuckDBPyConnection, registry: FeatureRegistry) -> Iterator[str]:

@@ -92,12 +92,12 @@ local function server_run_id()
 end
 
 -- KEYS: the position key. ARGV: a fresh nonce, used if there is no position yet.
--- Returns {nonce, position as text, the server's run id}.
+-- Returns {nonce, position as text, the server's run id, what note() left}.
 local function begin(keys, args)
     server.call('HSETNX', keys[1], 'nonce', args[1])
     server.call('HSETNX', keys[1], 'position', '0')
-    local held = server.call('HMGET', keys[1], 'nonce', 'position')
-    return {held[1], held[2], server_run_id()}
+    local held = server.call('HMGET', keys[1], 'nonce', 'position', 'progress')
+    return {held[1], held[2], server_run_id(), held[3] or ''}
 end
 
 -- KEYS: the position key. ARGV: nonce and run id that begin() returned, the position reached.
@@ -108,6 +108,15 @@ local function advance(keys, args)
     if tonumber(args[3]) > tonumber(held[2]) then
         server.call('HSET', keys[1], 'position', args[3], 'run_id', args[2])
     end
+    server.call('HDEL', keys[1], 'progress')
+    return 1
+end
+
+-- KEYS: the position key. ARGV: nonce and run id that begin() returned, how far an unfinished plan is.
+-- Returns 1, or 0 if the store is no longer the one that begin() met.
+local function note(keys, args)
+    if server.call('HGET', keys[1], 'nonce') ~= args[1] or server_run_id() ~= args[2] then return 0 end
+    server.call('HSET', keys[1], 'progress', args[3])
     return 1
 end
 
@@ -115,3 +124,4 @@ server.register_function('fp_write_HASH', write)
 server.register_function('fp_push_HASH', push)
 server.register_function('fp_begin_HASH', begin)
 server.register_function('fp_advance_HASH', advance)
+server.register_function('fp_note_HASH', note)

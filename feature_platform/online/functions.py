@@ -29,6 +29,8 @@ class StorePosition:
     """Drawn when the position was created; a store that lost its data has another one."""
     server_run_id: str
     """The running server process; another one may have lost the last writes."""
+    progress: str = ""
+    """How far a plan got that did not end (`note`)."""
 
 
 @cache
@@ -69,7 +71,7 @@ def begin_pushes(connection: Connection, view: str) -> StorePosition:
     Raises:
         FeaturePlatformError: the store cannot be reached or refused.
     """
-    nonce, position, run_id = _call(connection, "begin", push_position_key(view), uuid.uuid4().hex)
+    nonce, position, run_id, *_ = _call(connection, "begin", push_position_key(view), uuid.uuid4().hex)
     return StorePosition(position=int(position), nonce=nonce.decode(), server_run_id=run_id.decode())
 
 
@@ -79,8 +81,10 @@ def begin(connection: Connection, view: str) -> StorePosition:
     Raises:
         FeaturePlatformError: the store cannot be reached or refused.
     """
-    nonce, position, run_id = _call(connection, "begin", position_key(view), uuid.uuid4().hex)
-    return StorePosition(position=int(position), nonce=nonce.decode(), server_run_id=run_id.decode())
+    nonce, position, run_id, progress = _call(connection, "begin", position_key(view), uuid.uuid4().hex)
+    return StorePosition(
+        position=int(position), nonce=nonce.decode(), server_run_id=run_id.decode(), progress=progress.decode()
+    )
 
 
 def advance(connection: Connection, view: str, begun: StorePosition, position: int) -> bool:
@@ -93,6 +97,18 @@ def advance(connection: Connection, view: str, begun: StorePosition, position: i
         FeaturePlatformError: the store cannot be reached or refused.
     """
     return bool(_call(connection, "advance", position_key(view), begun.nonce, begun.server_run_id, position))
+
+
+def note(connection: Connection, view: str, begun: StorePosition, progress: str) -> bool:
+    """Leave how far a plan is, once so much is acknowledged; the next `begin` returns it, `advance` clears it.
+
+    Returns:
+        False if the store is no longer the one that `begin` met.
+
+    Raises:
+        FeaturePlatformError: the store cannot be reached or refused.
+    """
+    return bool(_call(connection, "note", position_key(view), begun.nonce, begun.server_run_id, progress))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

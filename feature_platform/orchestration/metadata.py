@@ -5,7 +5,7 @@ Rule: a lag is a float of seconds under a stable name, because Dagster plots num
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,8 +153,9 @@ def batch_metadata(history: BatchHistory) -> dict[str, Any]:
     return entries
 
 
-def sync_metadata(result: SyncResult, *, ended_at: datetime) -> dict[str, Any]:
-    """Metadata of one sync: what it asserted, and how old the newest served row is."""
+def sync_metadata(results: Sequence[SyncResult], *, ended_at: datetime) -> dict[str, Any]:
+    """Metadata of syncs of one view: what the first store's asserted, how old its newest row is; a table of several."""
+    result = results[0]
     entries: dict[str, Any] = {
         "store": result.store,
         "from_position": result.from_position,
@@ -164,7 +165,14 @@ def sync_metadata(result: SyncResult, *, ended_at: datetime) -> dict[str, Any]:
         "tombstones": result.tombstones,
         "refused": result.refused,
         "sync_seconds": result.seconds,
+        "bytes_sent": result.bytes,
+        "rows_per_second": round(result.entities / result.seconds) if result.seconds else 0,
     }
+    if len(results) > 1:
+        columns = ("store", "from_position", "to_position", "entities", "written", "tombstones", "refused", "bytes")
+        entries["stores"] = dg.MetadataValue.table(
+            [dg.TableRecord({c: getattr(one, c) for c in columns} | {"seconds": one.seconds}) for one in results]
+        )
     if result.newest_event_timestamp is not None:
         entries["newest_event_timestamp"] = dg.MetadataValue.timestamp(result.newest_event_timestamp)
     return entries | _gaps({"lag_event_to_online_seconds": (result.newest_event_timestamp, ended_at)})

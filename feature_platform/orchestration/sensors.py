@@ -54,10 +54,14 @@ def build_store_sensor(settings: Settings, registry: FeatureRegistry) -> dg.Sens
         from feature_platform.observability import look_at_store
 
         with Ledger.connect(settings.ledger_url) as ledger:
-            try:
-                report = look_at_store(ledger, registry, store=settings.store, valkey_url=settings.valkey_url)
-            except StoreUnavailableError as error:  # an answer about the store, and no failure of the sensor
-                return dg.SkipReason(str(error))
-        return dg.SkipReason(str(report) if report else "no view is served online")
+            said = []
+            for store, url in settings.all_stores.items():
+                try:
+                    report = look_at_store(ledger, registry, store=store, valkey_url=url)
+                except StoreUnavailableError as error:  # an answer about the store, and no failure of the sensor
+                    said.append(str(error))
+                else:
+                    said.append(str(report) if report else "no view is served online")
+        return dg.SkipReason("; ".join(said))
 
     return look

@@ -71,7 +71,7 @@ def build_online_asset(settings: Settings, registry: FeatureRegistry, view: Feat
         # imported here: it loads DuckDB and pyarrow, which definitions do not need
         from feature_platform.ledger import Ledger
         from feature_platform.materialization import dbt_run
-        from feature_platform.sync import sync
+        from feature_platform.sync import raise_failures, sync_stores
 
         keep_connections(context.instance)
         with dagster_failures(), Ledger.connect(settings.ledger_url) as ledger, ExitStack() as left:
@@ -82,10 +82,15 @@ def build_online_asset(settings: Settings, registry: FeatureRegistry, view: Feat
             behind = True
             # what another run publishes meanwhile, Dagster would take for followed by this sync's materialization
             while behind:
-                result = sync(settings, registry, view, run_id=context.run.run_id, lake=lake)
-                context.log.info(f"{view.key} in store {result.store}: {result.from_position} → {result.to_position}")
-                behind = ledger.head(view.key) > result.to_position
-        return dg.MaterializeResult(metadata=metadata.sync_metadata(result, ended_at=datetime.now(UTC)))
+                outcomes = sync_stores(settings, registry, [view], run_id=context.run.run_id, lake=lake)
+                results = [outcome.result for outcome in outcomes if outcome.result is not None]
+                for result in results:
+                    reached = f"{result.from_position} → {result.to_position}"
+                    context.log.info(f"{view.key} in store {result.store}: {reached}")
+                # the stores that can be reached are at the head; the run is repeated for those that cannot
+                raise_failures(outcomes)
+                behind = ledger.head(view.key) > min(result.to_position for result in results)
+        return dg.MaterializeResult(metadata=metadata.sync_metadata(results, ended_at=datetime.now(UTC)))
 
     return online
 

@@ -6,6 +6,7 @@ Rule: the bytes equal those of `online.keys` and `online.codec`, which define th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
+from feature_platform.domain.feature_view import EVENT_TIMESTAMP, Column, FeatureView
 from feature_platform.domain.types import ColumnType, DecimalType, FeatureType, ListType
 from feature_platform.errors import BatchRejectedError
 from feature_platform.online import keys
@@ -87,8 +88,13 @@ def encode_pushed(view: FeatureView, layout: Layout, number: int, batch: pa.Reco
 
 def encode_keys(view: FeatureView, batch: pa.RecordBatch) -> pa.LargeBinaryArray:
     """The row keys of a batch (`online.keys`)."""
+    return row_keys(view.key, view.entities, batch)
+
+
+def row_keys(view: str, entities: Iterable[Column], batch: pa.RecordBatch) -> pa.LargeBinaryArray:
+    """The row keys that a batch has in a view (`name@version`) with these key columns."""
     components = []
-    for column in view.entities:
+    for column in entities:
         text = pc.cast(batch.column(column.name), pa.large_string())
         if column.type is ColumnType.VARCHAR:
             for plain, escaped in keys.ESCAPES:
@@ -96,7 +102,7 @@ def encode_keys(view: FeatureView, batch: pa.RecordBatch) -> pa.LargeBinaryArray
             text = pc.if_else(pc.equal(pc.binary_length(text), 0), keys.EMPTY, text)
         components.append(pc.cast(text, pa.large_binary()))
     entity = pc.binary_join_element_wise(*components, pa.scalar(keys.SEPARATOR.encode(), pa.large_binary()))
-    opening = pa.scalar(f"{view.key}:{{".encode(), pa.large_binary())
+    opening = pa.scalar(f"{view}:{{".encode(), pa.large_binary())
     return pc.binary_join_element_wise(opening, entity, pa.scalar(b"}", pa.large_binary()), _NOTHING)
 
 

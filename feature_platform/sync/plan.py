@@ -30,6 +30,9 @@ HORIZON = "_horizon"
 """Greatest event time of an entity in the plan's range, superseded batches included: bounds how long a late copy of an
 older plan could bring back one of its rows."""
 
+ROW = "_row"
+"""The lake's number of a row: it never changes, and rows of one insert follow each other."""
+
 FIRST_STEP = 8
 STEP_GROWTH = 4
 NEWEST_ROWS = 100_000
@@ -162,15 +165,23 @@ def key_hashes(view: FeatureView, batches: BatchRange, *, part: int, parts: int)
     )
 
 
-def read_newest(view: FeatureView, newest: Newest) -> Statement:
-    """The rows of the newest batch as they lie there."""
+def row_numbers(view: FeatureView, batches: BatchRange) -> Statement:
+    """The first of the lake's numbers of these rows, the last, and how many there are."""
+    where, parameters = in_batches(batches)
+    return Statement(
+        sql=f"select min(rowid), max(rowid), count(*) from {batches_table(view)} where {where}", parameters=parameters
+    )
+
+
+def read_newest(view: FeatureView, newest: Newest, *, first_row: int = 0) -> Statement:
+    """The rows of the newest batch as they lie there, with the lake's number of each; those from a number on."""
     where, parameters = in_batches(newest.batch)
     horizon = EVENT_TIMESTAMP
     if newest.horizon is not None:
         horizon = f"greatest({EVENT_TIMESTAMP}, {quote_literal(newest.horizon.isoformat())}::timestamptz)"
     return Statement(
         sql=f"select {typed(view.entities)}, {horizon} as {HORIZON}, {EVENT_TIMESTAMP}, {typed(view.features)}"
-        f" from {batches_table(view)} where {where}",
+        f", rowid as {ROW} from {batches_table(view)} where {where} and rowid >= {first_row}",
         parameters=parameters,
     )
 

@@ -33,10 +33,20 @@ class Part:
     """These entities have no row."""
     total: int
     """Entities of all parts."""
+    lines: range | None = None
+    """The lake's numbers of these rows, if they follow each other."""
 
 
-def read_plan(lake: duckdb.DuckDBPyConnection, view: FeatureView, plan: plans.SyncPlan) -> Generator[Part]:
+def read_plan(
+    lake: duckdb.DuckDBPyConnection, view: FeatureView, plan: plans.SyncPlan, *, first_row: int = 0
+) -> Generator[Part]:
     """All that a plan asserts. Each entity comes once.
+
+    Args:
+        lake: an open connection.
+        view: the view.
+        plan: what to read.
+        first_row: rows of the newest batch with smaller numbers have been written before.
 
     Raises:
         NotDeployedError: the lake lacks the view's table or a column of it.
@@ -47,7 +57,7 @@ def read_plan(lake: duckdb.DuckDBPyConnection, view: FeatureView, plan: plans.Sy
     if newest is None or not has_distinct_entities(lake, view, newest):
         yield from read_state(lake, view, plan, plans.find_touched(view, plan.touched))
         return
-    yield from read_state(lake, view, plan, plans.find_rest(view, newest), newest=newest)
+    yield from read_state(lake, view, plan, plans.find_rest(view, newest), newest=newest, first_row=first_row)
 
 
 def has_distinct_entities(lake: duckdb.DuckDBPyConnection, view: FeatureView, newest: plans.Newest) -> bool:
@@ -75,6 +85,7 @@ def read_state(
     find: plans.Statement,
     *,
     newest: plans.Newest | None = None,
+    first_row: int = 0,
 ) -> Generator[Part]:
     """`state(k)` of the entities that a statement of `find_touched` collects. Each entity comes once.
 
@@ -83,7 +94,8 @@ def read_state(
         view: the view.
         plan: where its rows are.
         find: collects the entities.
-        newest: this batch comes first, whole; none of its entities may be among those collected.
+        newest: this batch comes first; none of its entities may be among those collected.
+        first_row: the smallest number of a row of the newest batch to read.
 
     Raises:
         NotDeployedError: the lake lacks the view's table or a column of it.
@@ -95,8 +107,8 @@ def read_state(
         missing = total
         if newest is not None:
             total += newest.row_count
-            for rows in stream(lake, view, plans.read_newest(view, newest)):
-                yield Part(rows=rows, absent=False, total=total)
+            for rows in stream(lake, view, plans.read_newest(view, newest, first_row=first_row)):
+                yield Part(rows=rows, absent=False, total=total, lines=_lines(rows))
         for batches in plan.active if missing else ():
             for rows in stream(lake, view, plans.read_rows(view, batches)):
                 missing -= rows.num_rows
@@ -109,6 +121,18 @@ def read_state(
     finally:
         with suppress(duckdb.Error):  # what failed before says more; left open it would end the process at the close
             lake.execute("rollback")
+
+
+def first_row_of(lake: duckdb.DuckDBPyConnection, view: FeatureView, batch: plans.BatchRange) -> int | None:
+    """The lake's number of a batch's first row; None if other rows lie between its own."""
+    ((first, last, count),) = run(lake, view, plans.row_numbers(view, batch)).fetchall()
+    return first if count and last - first + 1 == count else None
+
+
+def _lines(rows: pa.RecordBatch) -> range | None:
+    numbers = rows.column(plans.ROW).to_numpy(zero_copy_only=False)
+    follow = bool((np.diff(numbers) == 1).all())
+    return range(int(numbers[0]), int(numbers[-1]) + 1) if follow else None
 
 
 def stream(lake: duckdb.DuckDBPyConnection, view: FeatureView, statement: plans.Statement) -> Iterator[pa.RecordBatch]:

@@ -8,11 +8,10 @@ and nothing that was not published is ever read.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from typing import Final
 
 import duckdb
@@ -35,11 +34,12 @@ from feature_platform.online.connection import Connection
 from feature_platform.online.settings import ValkeyAddress
 from feature_platform.settings import Settings
 from feature_platform.sync import plan as plans
+from feature_platform.sync.asserting import Assertion, assertions, newest_event
 from feature_platform.sync.deployed import refuse_older_declarations
-from feature_platform.sync.encoding import Encoded, encode_absent, encode_rows
 from feature_platform.sync.publishing import ensure_published
 from feature_platform.sync.push.replaying import replay, still_holds
-from feature_platform.sync.reading import Part, read_plan, run
+from feature_platform.sync.reading import first_row_of
+from feature_platform.sync.resuming import Notes, Unfinished
 from feature_platform.sync.writing import Way, Writers, Written
 
 MAX_PLANS: Final = 5
@@ -127,6 +127,7 @@ def sync(
     store = settings.store if store is None else store
     address = ValkeyAddress.parse(settings.valkey_url)
     with closing(Connection(address, TIMEOUT_SECONDS)) as connection, Ledger.connect(settings.ledger_url) as ledger:
+        resumed: SyncResult | None = None
         for _ in range(MAX_PLANS):
             # first of all: a store that loses its data from here on refuses to advance, so its documents are safe, too
             asked = ledger.ask()
@@ -136,7 +137,10 @@ def sync(
             attempt = _Attempt(settings, view, store, ledger, connection, run_id=run_id, lake=lake, progress=progress)
             result = attempt.run(begun, asked, rebuild=rebuild, pushes=pushes)
             if result is not None:
-                return result
+                result = _and_then(resumed, result)
+                if not attempt.resumes or ledger.head(view.key) == result.to_position:
+                    return result
+                resumed = result
     raise StoreChangedError(
         f"the online store at {address} changed during each of {MAX_PLANS} attempts to write {view.key}",
         hint="look for restarts, failovers or FLUSHALL; the next sync starts from what the store really holds",
@@ -167,6 +171,9 @@ class _Attempt:
         self._lake = lake
         self._progress = progress
         self._started = time.monotonic()
+        self._layout = Layout.of((column.name, column.type) for column in view.features)
+        self.resumes = False
+        """It finished the plan of a sync that was ended; the ledger may be further."""
 
     def run(
         self,
@@ -188,6 +195,9 @@ class _Attempt:
                 "this project, or empty that one",
             )
         start = 0 if rebuild else begun.position
+        left = None if rebuild else self._left(begun, head)
+        if left is not None:
+            self.resumes, head = True, left.to_position
         _refuse_forgotten(view, ledger, begun.position, head)
         active = ledger.active_batches(view.key, at_position=head)
         counts = _Counts()
@@ -212,7 +222,7 @@ class _Attempt:
             asked=asked,
             seen=seen,
         )
-        newest = self._write(plan, counts, begun)
+        newest = self._write(plan, counts, begun, left)
         asked = ledger.ask()
         if not functions.advance(self._connection, view.key, begun, head):
             return None
@@ -232,6 +242,18 @@ class _Attempt:
         )
         return result
 
+    def _left(self, begun: functions.StorePosition, head: int) -> Unfinished | None:
+        """What a sync that was ended left of the plan that would be made now, or of a shorter one."""
+        left = Unfinished.parse(begun.progress)
+        if (
+            left is None
+            or left.from_position != begun.position
+            or not begun.position < left.to_position <= head
+            or left.layout_id != self._layout.layout_id
+        ):
+            return None
+        return left
+
     @contextmanager
     def _open_lake(self) -> Iterator[duckdb.DuckDBPyConnection]:
         if self._lake is not None:
@@ -241,7 +263,9 @@ class _Attempt:
             lake.execute(f"set memory_limit = '{LAKE_MEMORY}'")
             yield lake
 
-    def _write(self, plan: plans.SyncPlan, counts: _Counts, begun: functions.StorePosition) -> datetime | None:
+    def _write(
+        self, plan: plans.SyncPlan, counts: _Counts, begun: functions.StorePosition, left: Unfinished | None
+    ) -> datetime | None:
         """Write all that the plan asserts; the newest event time of the state it reaches."""
         if not plan.active and plan.touched is None:
             return None
@@ -254,24 +278,57 @@ class _Attempt:
             way=Way.KNOWN if begun.position else Way.NEW,
         )
         with lake_errors(f"reading {view.key} for the online store"), self._open_lake() as lake:
-            with closing(assertions(lake, view, plan)) as asserted, writers.running():
-                self._send(asserted, writers, counts)
+            notes, first_row = self._notes(lake, plan, begun, left)
+            with closing(assertions(lake, view, plan, first_row=first_row)) as asserted, writers.running():
+                self._send(asserted, writers, counts, notes)
             return newest_event(lake, view, plan)
 
-    def _send(self, asserted: Iterable[Assertion], writers: Writers, counts: _Counts) -> None:
+    def _notes(
+        self,
+        lake: duckdb.DuckDBPyConnection,
+        plan: plans.SyncPlan,
+        begun: functions.StorePosition,
+        left: Unfinished | None,
+    ) -> tuple[Notes | None, int]:
+        """What follows how far the newest batch is written, and the number of its first row that is not."""
+        if plan.newest is None:
+            return None, 0
+        (batch_id,) = plan.newest.batch.batch_ids
+        first = first_row_of(lake, self._view, plan.newest.batch)
+        if first is None:
+            return None, 0
+        if left is not None and left.batch_id == batch_id:
+            first = max(first, left.next_row)
+
+        def note(next_row: int) -> None:
+            progress = Unfinished(
+                from_position=plan.from_position,
+                to_position=plan.to_position,
+                layout_id=self._layout.layout_id,
+                batch_id=batch_id,
+                next_row=next_row,
+            )
+            functions.note(self._connection, self._view.key, begun, str(progress))
+
+        return Notes.start(first, note), first
+
+    def _send(self, asserted: Iterable[Assertion], writers: Writers, counts: _Counts, notes: Notes | None) -> None:
         total = 0
+
+        def told(done: Written) -> None:
+            counts.add(done)
+            if notes is not None and done.lines is not None:
+                notes.acknowledged(done.lines)
+            if self._progress:
+                self._progress(counts.entities, total)
+
         for assertion in asserted:
             total = assertion.total
             counts.tombstones += assertion.rows if assertion.absent else 0
-            for done in writers.put(assertion.encode):
-                self._told(done, total, counts)
+            for done in writers.put(assertion.encode, assertion.lines):
+                told(done)
         for done in writers.finish():
-            self._told(done, total, counts)
-
-    def _told(self, done: Written, total: int, counts: _Counts) -> None:
-        counts.add(done)
-        if self._progress:
-            self._progress(counts.entities, total)
+            told(done)
 
     def _newest_event(self, active: tuple[PublishedBatch, ...]) -> datetime | None:
         plan = plans.plan_sync(0, 0, published=(), superseded=(), active=active)
@@ -296,6 +353,18 @@ class _Attempt:
         )
 
 
+def _and_then(first: SyncResult | None, second: SyncResult) -> SyncResult:
+    """Two syncs, one after the other, as one."""
+    if first is None:
+        return second
+    summed = ("entities", "written", "tombstones", "refused", "bytes", "seconds")
+    return replace(
+        second,
+        from_position=first.from_position,
+        **{name: getattr(first, name) + getattr(second, name) for name in summed},
+    )
+
+
 def _refuse_forgotten(view: FeatureView, ledger: Ledger, position: int, head: int) -> None:
     """Which entities have lost a row since is told by rows; dead ones matter to nobody, but without ttl none dies."""
     if view.ttl is not None or not position:
@@ -311,42 +380,3 @@ def _refuse_forgotten(view: FeatureView, ledger: Ledger, position: int, head: in
             found="a store that was set back: retention waits for every store it knows",
             hint=f"empty this store, then sync: an empty one is written anew, to position {head}",
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assertion:
-    """Part of what a plan asserts."""
-
-    encode: Callable[[], Encoded]
-    """Makes the rows as the store holds them; may run in another thread."""
-    rows: int
-    absent: bool
-    """They are tombstones."""
-    total: int
-    """Entities the whole plan asserts."""
-
-
-def assertions(lake: duckdb.DuckDBPyConnection, view: FeatureView, plan: plans.SyncPlan) -> Generator[Assertion]:
-    """Everything a plan asserts. Each entity comes once.
-
-    Raises:
-        NotDeployedError: the lake lacks the view's table or a column of it.
-    """
-    layout = Layout.of((column.name, column.type) for column in view.features)
-
-    def encode(part: Part) -> Encoded:
-        if part.absent:
-            return encode_absent(view, plan.to_position, part.rows)
-        return encode_rows(view, layout, plan.to_position, part.rows)
-
-    for part in read_plan(lake, view, plan):
-        yield Assertion(encode=partial(encode, part), rows=part.rows.num_rows, absent=part.absent, total=part.total)
-
-
-def newest_event(lake: duckdb.DuckDBPyConnection, view: FeatureView, plan: plans.SyncPlan) -> datetime | None:
-    """The greatest event time of `state(k)`; the newest partitions have it."""
-    if not plan.active:
-        return None
-    (row,) = run(lake, view, plans.newest_event(view, plan.active[0])).fetchall()
-    newest: datetime | None = row[0]
-    return newest

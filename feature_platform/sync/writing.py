@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
@@ -63,6 +63,8 @@ class Written:
     """A later position was there."""
     bytes: int = 0
     """Sent to the server."""
+    lines: range | None = None
+    """Which rows of the lake they are, if that is known."""
 
 
 class Writer:
@@ -173,7 +175,7 @@ class Writers:
         self._connect = connect
         self._server_run_id = server_run_id
         self._expires, self._way = expires, way
-        self._waiting: queue.Queue[Callable[[], Encoded] | None] = queue.Queue(maxsize=1)
+        self._waiting: queue.Queue[tuple[Callable[[], Encoded], range | None] | None] = queue.Queue(maxsize=1)
         self._done: queue.SimpleQueue[Written | BaseException] = queue.SimpleQueue()
         self._failed = threading.Event()
         self._under_way = 0
@@ -196,15 +198,15 @@ class Writers:
                         continue
                     thread.join(0.1)
 
-    def put(self, encode: Callable[[], Encoded]) -> Iterator[Written]:
-        """Hand in a batch; what has been acknowledged meanwhile.
+    def put(self, encode: Callable[[], Encoded], lines: range | None = None) -> Iterator[Written]:
+        """Hand in a batch, and which rows of the lake it has; what has been acknowledged meanwhile.
 
         Raises:
             BaseException: what stopped a thread.
         """
         while True:
             try:
-                self._waiting.put(encode, timeout=0.1)
+                self._waiting.put((encode, lines), timeout=0.1)
                 break
             except queue.Full:
                 if self._failed.is_set():
@@ -240,8 +242,9 @@ class Writers:
                         found=f"run id {found}", allowed=self._server_run_id, hint="sync again",
                     )  # fmt: skip
                 writer = Writer(connection, expires=self._expires, way=self._way)
-                while not self._failed.is_set() and (encode := self._waiting.get()) is not None:
-                    self._done.put(writer.write(encode()))
+                while not self._failed.is_set() and (handed := self._waiting.get()) is not None:
+                    encode, lines = handed
+                    self._done.put(replace(writer.write(encode()), lines=lines))
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
             self._failed.set()
             self._done.put(error)

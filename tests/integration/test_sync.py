@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
+import os
+import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from offline_platform import Platform, declare, registry_of
+from offline_platform import Platform, declare, measured, registry_of
 
 from feature_platform.domain.feature_view import Column, OnlineTier
 from feature_platform.domain.retention import Fate
 from feature_platform.domain.types import ColumnType
+from feature_platform.domain.windows import Grain, Partition
 from feature_platform.errors import (
     BatchRejectedError,
     LedgerConflictError,
@@ -26,7 +30,7 @@ from feature_platform.online import FeatureClient, FeatureStatus, functions
 from feature_platform.online.connection import Connection
 from feature_platform.online.settings import ValkeyAddress
 from feature_platform.settings import Settings
-from feature_platform.sync import SyncResult, publish_schemas, reading, sync
+from feature_platform.sync import SyncResult, publish_schemas, reading, resuming, sync
 from feature_platform.sync import plan as plans
 from feature_platform.sync import runner as runners
 
@@ -165,6 +169,47 @@ def test_a_large_newest_batch_is_sent_as_it_lies_there(platform, run, client, mo
     result = run()
     assert (result.entities, result.written, result.tombstones) == (3, 3, 0)
     assert read(client, "gone", "old", "both", "new", "more") == [None, 4.0, 5.0, 8.0, 9.0]
+
+
+def sync_until_killed(settings: Settings, after: int) -> None:
+    """In a process of its own."""
+    resuming.NOTE_SECONDS = 0.0  # type: ignore[misc]
+    plans.NEWEST_ROWS = 1
+
+    def die(done: int, _: int) -> None:
+        if done >= after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sync(settings, registry_of(VIEW, SHORT), VIEW, run_id="killed", progress=die)
+
+
+def test_a_killed_sync_is_resumed_at_the_chunk(platform, run, settings, client, monkeypatch) -> None:
+    """The next sync writes what is left of the plan, and then what was published meanwhile."""
+    from feature_platform import lake
+
+    count = 80_000
+    with Ledger.connect(settings.ledger_url) as ledger, lake.connect(settings) as connection:
+        partition = Partition(start=MARCH + DAY, end=MARCH + 2 * DAY, grain=Grain.DAY)
+        (batch,) = ledger.open_batches(VIEW, [partition], run_id="run")
+        connection.execute(
+            "insert into batches.delays_v1 select 'c' || i, 1, ?, i, 'x', ?, ? from range(?) r(i)",
+            [partition.end, batch.batch_id, partition.start, count],
+        )
+        ledger.record_computed([measured(batch.batch_id, count)])
+    platform.add(VIEW, MARCH, [row("old", 0, 1.0)])
+    platform.publish(batch.batch_id)
+    process = multiprocessing.get_context("spawn").Process(target=sync_until_killed, args=(settings, count // 2))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    platform.add(VIEW, MARCH + 5 * DAY, [row("new", 5, 5.0)])
+    monkeypatch.setattr(plans, "NEWEST_ROWS", 2)
+    result = run()
+    assert (result.from_position, result.to_position) == (0, 3)
+    # half had been acknowledged; up to two batches of 10,000 may have been ahead of a gap, and are written again
+    assert 2 < result.entities <= 2 + count // 2 + 20_000
+    assert read(client, "c0", f"c{count // 2}", f"c{count - 1}", "old", "new") == [0.0, count / 2, count - 1, 1.0, 5.0]
+    assert run(rebuild=True).entities == count + 2
 
 
 def test_the_ledger_knows_the_beginning_before_the_first_write(platform, run, valkey, monkeypatch) -> None:

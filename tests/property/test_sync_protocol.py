@@ -35,6 +35,7 @@ from feature_platform.online.keys import entity_key, position_key, row_key
 from feature_platform.online.settings import ValkeyAddress
 from feature_platform.sync import framing
 from feature_platform.sync import plan as plans
+from feature_platform.sync.asserting import assertions
 from feature_platform.sync.encoding import Encoded
 from feature_platform.sync.parity import Cause
 from feature_platform.sync.parity.comparing import Comparison, Derivation
@@ -42,7 +43,6 @@ from feature_platform.sync.parity.judging import DIFFERENCES, Places
 from feature_platform.sync.parity.report import Tally
 from feature_platform.sync.parity.sampling import Sample
 from feature_platform.sync.plan import plan_sync
-from feature_platform.sync.runner import assertions
 from feature_platform.sync.writing import Way, Writer
 
 KEY_TYPES = (("a", ColumnType.VARCHAR), ("b", ColumnType.INTEGER))

@@ -61,7 +61,7 @@ def test_one_partition_is_published_and_served_in_one_run(run_job, instance, led
 
 
 def test_what_is_published_during_a_sync_is_synced_by_the_same_run(run_job, ledger, days, registry, monkeypatch):
-    sync, view = feature_platform.sync.sync, registry.view(VIEW)
+    sync, view = feature_platform.sync.sync_stores, registry.view(VIEW)
 
     def overtaken(*args, **options):
         result = sync(*args, **options)
@@ -84,7 +84,7 @@ def test_what_is_published_during_a_sync_is_synced_by_the_same_run(run_job, ledg
         return result
 
     head = ledger.head(view.key)
-    monkeypatch.setattr(feature_platform.sync, "sync", overtaken)
+    monkeypatch.setattr(feature_platform.sync, "sync_stores", overtaken)
     run_job(VIEW, f"online/{VIEW}", partition=days(8))
     assert ledger.synced_position(view.key, "default") == ledger.head(view.key) == head + 2
 

@@ -33,11 +33,16 @@ class BatchHistory:
     held_at: datetime | None = None
     rejected_at: datetime | None = None
     rejection: str | None = None
+    retired_at: datetime | None = None
 
     @property
     def state(self) -> str:
-        """The last thing that happened: `opened`, `computed`, `audited`, `failed`, `held`, `rejected`, `published`."""
+        """The last thing that happened.
+
+        `opened`, `computed`, `audited`, `failed`, `held`, `rejected`, `published`, `retired`.
+        """
         for state, at in (
+            ("retired", self.retired_at),
             ("published", self.published_at),
             ("failed", self.failed_at),
             ("rejected", self.rejected_at),

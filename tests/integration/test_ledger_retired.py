@@ -32,6 +32,7 @@ def test_only_what_nobody_sees_is_retired(ledger: Ledger) -> None:
             retire(ledger, batch)
     then = ledger.sequence()
     assert retire(ledger, old) == (old.batch_id,) == retire(ledger, old)
+    assert [history.state for history in ledger.batches(VIEW.key)] == ["held", "published", "retired"]
     assert [batch.batch_id for batch in ledger.active_batches(VIEW.key)] == [new.batch_id]
     # as of any number the ledger says what it always said
     assert [batch.retired_seq for batch in ledger.published_batches(VIEW.key, at_sequence=then)] == [None, None]

@@ -149,7 +149,9 @@ def _judge_superseded(batch: BatchFacts, later: Sequence[BatchFacts], circumstan
         return Judged(batch=batch, fate=Fate.ALIVE, detail=_until(until))
     was_seen = (batch.position or 0) < (first.position or 0)
     if ttl is None and was_seen and (store := _holding_store(first.position or 0, circumstances.stores, now - kept)):
-        return Judged(batch=batch, fate=Fate.IN_STORE, detail=f"{store}, {format_duration(kept)} ago or later")
+        return Judged(
+            batch=batch, fate=Fate.IN_STORE, detail=f"store {store} was not past it {format_duration(kept)} ago"
+        )
     return Judged(batch=batch, fate=Fate.SUPERSEDED)
 
 

@@ -44,6 +44,10 @@ class _Run:
     now: datetime
     is_dry_run: bool
 
+    def saying(self, where: str) -> Progress:
+        """Say steps with where they are taken."""
+        return lambda step: self.say(f"{where}: {step}")
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the exclusive lock."""
@@ -102,12 +106,7 @@ def _maintain_view(run: _Run, view: FeatureView) -> TableReport:
     table = Table.of_view(view)
     before = _files(run, table)
     judged, retired = _retire(run, view)
-    merged: tuple[Span, ...]
-    if run.is_dry_run:
-        rows = sum(one.batch.rows or 0 for one in retired) + _count_unrecorded(run, table, retired)
-        merged = tuple(span for span, files in before.items() if needs_merging(span, files, run.now))
-    else:
-        rows, merged = _rewrite_view(run, view, table)
+    rows, merged = _preview(run, view, table, retired) if run.is_dry_run else _rewrite_view(run, view, table)
     return TableReport(
         table=view.key,
         retired=Counter(one.fate for one in retired),
@@ -120,13 +119,18 @@ def _maintain_view(run: _Run, view: FeatureView) -> TableReport:
     )
 
 
-def _count_unrecorded(run: _Run, table: Table, judged: Iterable[Judged]) -> int:
-    """How many rows there are of batches of which the ledger does not know."""
-    unknown = [one.batch.batch_id for one in judged if one.batch.rows is None]
-    if not unknown:
-        return 0
-    with closing(connect(run.settings, read_only=True)) as lake:
-        return sum(upkeep.count_by_batch(lake, table, unknown).values())
+def _preview(run: _Run, view: FeatureView, table: Table, going: Iterable[Judged]) -> tuple[int, tuple[Span, ...]]:
+    """What `_rewrite_view` would do, if these were retired: rows deleted, slices."""
+    left = run.ledger.retired(view.key, undeleted_only=True)  # by a run that died
+    starts = [*(one.batch.partition.start for one in going), *(one.batch.partition.start for one in left)]
+    spans = {Span.around(start, table.keys) for start in starts}
+    spans |= {span for span, files in _files(run, table).items() if needs_merging(span, files, run.now)}
+    counted = [one.batch.batch_id for one in going if one.batch.rows is None] + [one.batch.batch_id for one in left]
+    rows = sum(one.batch.rows or 0 for one in going)
+    if counted:
+        with closing(connect(run.settings, read_only=True)) as lake:
+            rows += sum(upkeep.count_by_batch(lake, table, counted).values())
+    return rows, tuple(sorted(spans))
 
 
 def _files(run: _Run, table: Table) -> dict[Span, Files]:
@@ -181,7 +185,7 @@ def _rewrite_view(run: _Run, view: FeatureView, table: Table) -> tuple[int, tupl
                     table,
                     span,
                     going=upkeep.in_batches(going[span]),
-                    on_step=lambda step, span=span: run.say(f"{view.key} {span}: {step}"),  # type: ignore[misc]
+                    on_step=run.saying(f"{view.key} {span}"),
                 )
                 merged.append(span)
                 run.say(f"{view.key} {span}: {sum(rows.values())} rows deleted")
@@ -213,7 +217,9 @@ def _maintain_log(run: _Run, views: Iterable[FeatureView]) -> TableReport:
     deleted = sum(rows.values()) if run.is_dry_run else 0
     for span in () if run.is_dry_run else merged:
         with run.alone(), upkeep.open_for_rewriting(run.settings) as lake:
-            deleted += upkeep.rewrite_slice(lake, table, span, going=going)
+            deleted += upkeep.rewrite_slice(
+                lake, table, span, going=going, on_step=run.saying(f"{log_tables.SERVED} {span}")
+            )
         run.say(f"{log_tables.SERVED} {span}: {rows.get(span, 0)} rows deleted")
     return TableReport(
         table=f"{SERVING_SCHEMA}.{log_tables.SERVED}",

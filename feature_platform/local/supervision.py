@@ -249,9 +249,12 @@ def _lives(places: Places, process: Recorded) -> bool:
 def _wait_for_ui(places: Places, process: Recorded) -> str:
     url = _url(process.detail)
     answered = _lives(places, process) and _serves(process, url)
+    # whichever ended says why in its log; the other one may not have said anything yet
     for name in (WEBSERVER, DAEMON):
-        if not answered or _alive(places, name) is None:
+        if _alive(places, name) is None:
             raise _not_started(places, name)
+    if not answered:
+        raise _not_started(places, WEBSERVER)
     if problem := webserver.load_problem(url):
         raise ServiceStartError(
             f"the UI runs at {url}, but the definitions do not load",

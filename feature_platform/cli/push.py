@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from feature_platform.cli.output import json_option, print_json
+from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
+from feature_platform.domain.types import ColumnType, DecimalType
 from feature_platform.errors import NotDeployedError, RequestError
 from feature_platform.settings import Settings
 
@@ -28,7 +32,8 @@ def push(*, view: str, file: Path | None, drain: bool, as_json: bool) -> None:
     """Push the rows of FILE to VIEW: log them in the ledger, then write them to the online store.
 
     FILE: Parquet, or JSON, one row per line; - reads such lines from standard input. Columns are the keys,
-    event_timestamp (in JSON with its zone: 2026-11-26T08:00:00Z) and every feature. VIEW declares `push: true`.
+    event_timestamp and every feature. In JSON, instants are texts with their zone (2026-11-26T08:00:00Z), dates
+    (2026-11-26) and decimals are texts, too. VIEW declares `push: true`.
 
     A store that does not answer gets the rows from the next sync. The Dagster asset pushed/VIEW drains every quarter of
     an hour, so that training sees what was pushed; --drain does it now.
@@ -49,12 +54,23 @@ def push(*, view: str, file: Path | None, drain: bool, as_json: bool) -> None:
         print_json(answer)
         return
     if file is not None:
-        click.echo(f"{answer['rows']} rows pushed to {answer['view']}, {answer['pushes']} push(es) in the ledger")
+        rows, pushes = _counted(answer["rows"], "row"), _counted(answer["pushes"], "push")
+        click.echo(f"{rows} pushed to {answer['view']}: {pushes} in the ledger")
         if answer["problem"]:
             click.secho(f"not in store {settings.store} yet: {answer['problem']}", fg="yellow")
             click.echo(f"the next sync writes them: feature-platform sync {view}")
     if drain:
-        click.echo(f"{answer['drained_rows']} rows of {answer['drained_pushes']} push(es) brought into the lake")
+        rows, pushes = _counted(answer["drained_rows"], "row"), _counted(answer["drained_pushes"], "push")
+        click.echo(f"{rows} of {pushes} brought into the lake")
+
+
+def _counted(count: int, noun: str) -> str:
+    """For people.
+
+    >>> _counted(1, "push"), _counted(2, "push"), _counted(0, "row")
+    ('1 push', '2 pushes', '0 rows')
+    """
+    return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('sh') else 's'}"
 
 
 def _push(settings: Settings, registry: FeatureRegistry, view: str, file: Path) -> dict[str, Any]:
@@ -67,14 +83,14 @@ def _push(settings: Settings, registry: FeatureRegistry, view: str, file: Path) 
     problem = ""
     with FeaturePusher(settings, registry) as pusher, Progress(console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task("pushing", total=None)
-        for part in _parts(file):
+        for part in _parts(file, registry.view(view)):
             result = pusher.push(view, part)
             bars.update(task, completed=rows + result.rows)
             rows, pushes, problem = rows + result.rows, pushes + len(result.numbers), problem or result.problem
     return {"rows": rows, "pushes": pushes, "acknowledged": not problem, "problem": problem}
 
 
-def _parts(file: Path) -> Iterator[Any]:
+def _parts(file: Path, view: FeatureView) -> Iterator[Any]:
     if file.suffix == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -84,11 +100,12 @@ def _parts(file: Path) -> Iterator[Any]:
         except (OSError, pa.ArrowInvalid) as error:
             raise RequestError(f"cannot read {file}", found=str(error), allowed="Parquet, or JSON lines") from error
         return
+    readers = dict(_readers(view))
     rows: list[dict[str, Any]] = []
     with click.open_file(str(file), encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                rows.append(_row(number, line))
+                rows.append(_row(number, line, readers))
             if len(rows) == _LINES_AT_ONCE:
                 yield rows
                 rows = []
@@ -96,15 +113,24 @@ def _parts(file: Path) -> Iterator[Any]:
         yield rows
 
 
-def _row(number: int, line: str) -> dict[str, Any]:
-    from datetime import datetime
+def _readers(view: FeatureView) -> Iterator[tuple[str, Callable[[str], Any]]]:
+    """How texts of the columns are read whose values JSON cannot spell."""
+    yield EVENT_TIMESTAMP, datetime.fromisoformat
+    for column in (*view.entities, *view.features):
+        if column.type is ColumnType.TIMESTAMPTZ:
+            yield column.name, datetime.fromisoformat
+        elif column.type is ColumnType.DATE:
+            yield column.name, date.fromisoformat
+        elif isinstance(column.type, DecimalType):
+            yield column.name, Decimal
 
+
+def _row(number: int, line: str, readers: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
     try:
         row = json.loads(line)
         if isinstance(row, dict):
-            at = row.get("event_timestamp")
-            return row | ({"event_timestamp": datetime.fromisoformat(at)} if isinstance(at, str) else {})
-    except ValueError as error:
+            return row | {name: read(row[name]) for name, read in readers.items() if isinstance(row.get(name), str)}
+    except (ValueError, ArithmeticError) as error:
         raise RequestError(f"line {number} cannot be read", found=str(error), allowed="one JSON object") from error
     raise RequestError(f"line {number} is no row", found=line.strip()[:80], allowed="one JSON object")
 

@@ -7,7 +7,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -19,6 +19,7 @@ from offline_platform import Platform, declare, registry_of
 from online_support import running_valkey
 
 from feature_platform.cli.main import main
+from feature_platform.cli.push import _readers
 from feature_platform.domain.types import ColumnType, ListType
 from feature_platform.errors import EntityError, RequestError, SourceNotReadyError, TimestampError
 from feature_platform.ledger import Ledger
@@ -41,6 +42,17 @@ VIEW = declare(
     push=True,
 )
 PLAIN = declare("plain", entities={"user": ColumnType.BIGINT}, features={"n": ColumnType.BIGINT})
+TYPED = declare(
+    "typed",
+    entities={"day": ColumnType.DATE, "name": ColumnType.VARCHAR},
+    features={
+        "v": ListType(element=ColumnType.FLOAT, length=3),
+        "seen": ColumnType.TIMESTAMPTZ,
+        "on": ColumnType.BOOLEAN,
+        "x": ColumnType.DOUBLE,
+    },
+    push=True,
+)
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
@@ -183,13 +195,7 @@ def test_frames_and_tables_of_any_size(platform, client, pusher) -> None:
 
 
 def test_every_type_survives_the_ledger_and_the_store(settings: Settings, valkey_url: str) -> None:
-    vector = ListType(element=ColumnType.FLOAT, length=3)
-    view = declare(
-        "typed",
-        entities={"day": ColumnType.DATE, "name": ColumnType.VARCHAR},
-        features={"v": vector, "seen": ColumnType.TIMESTAMPTZ, "on": ColumnType.BOOLEAN, "x": ColumnType.DOUBLE},
-        push=True,
-    )
+    view = TYPED
     platform = Platform(dataclasses.replace(settings, valkey_url=valkey_url), registry_of(view))
     platform.deploy()
     publish_schemas(valkey_url, platform.registry)
@@ -353,6 +359,8 @@ def test_the_command(settings_in_environ, platform, client, monkeypatch, tmp_pat
     answer = json.loads(run.stdout)
     assert (answer["rows"], answer["acknowledged"], answer["drained_rows"]) == (2, True, 2)
     assert read(client, 2).values == {"n": 2, "page": "p"}
+    assert dict(_readers(TYPED))["seen"]("2026-11-26T08:00:00Z") == datetime(2026, 11, 26, 8, tzinfo=UTC)
+    assert dict(_readers(TYPED))["day"]("2026-11-26") == date(2026, 11, 26)
     lines.write_text('{"user":1}\n[1]\n')
     refused = CliRunner().invoke(main, ["push", "clicks", str(lines)])
     assert refused.exit_code == 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,6 +54,8 @@ _ARROW: Final[dict[FeatureType, pa.DataType]] = {
     ColumnType.DATE: pa.date32(),
     ColumnType.TIMESTAMPTZ: pa.timestamp("us", "UTC"),
 }
+_PLAIN: Final = frozenset({*NUMBERS} - {ColumnType.VARCHAR, ColumnType.BLOB, ColumnType.DATE, ColumnType.TIMESTAMPTZ})
+"""Types whose slots are numpy's own numbers."""
 _WHOLE: Final = frozenset(type_ for type_, arrow in _ARROW.items() if pa.types.is_integer(arrow))
 
 
@@ -85,12 +88,15 @@ def to_pandas(answer: OnlineFeatures) -> pd.DataFrame:
 
 def to_numpy(answer: OnlineFeatures) -> dict[str, Array]:
     """Features as numpy arrays."""
-    arrays = [
-        _numpy(array, type_)
-        for part in answer.by_view
-        for array, type_ in zip(_arrays(part), part.form.types, strict=True)
-    ]
+    arrays = [array for part in answer.by_view for array in _numpy_arrays(part)]
     return dict(zip(answer.feature_names, arrays, strict=True))
+
+
+def _numpy_arrays(part: ViewValues) -> list[Array]:
+    """The features of one view, in the order asked."""
+    if (rows := _usual(part)) is not None:
+        return rows.numpy(part)
+    return [_numpy(array, type_) for array, type_ in zip(_arrays(part), part.form.types, strict=True)]
 
 
 def _numpy(array: pa.Array, type_: FeatureType) -> Array:
@@ -110,15 +116,22 @@ def _numpy(array: pa.Array, type_: FeatureType) -> Array:
     return found
 
 
+def _usual(part: ViewValues) -> _Rows | None:
+    """The usual case, without a look at each value: rows, all in one layout, all served as they are. Else None."""
+    values = part.values
+    if not values or None in values or len(first := values[0] or b"") <= PREFIX_BYTES:
+        return None
+    rows = _Rows.read(part, first[PREFIX_BYTES:HEADER_BYTES], values)  # type: ignore[arg-type]
+    bound = int.from_bytes(part.served_after, "big")
+    return rows if rows is not None and (rows.fixed["event"] > bound).all() else None
+
+
 def _arrays(part: ViewValues) -> list[pa.Array]:
     """The features of one view, in the order asked."""
+    if (rows := _usual(part)) is not None:
+        return rows.arrays(part)
     values = part.values
     bound = int.from_bytes(part.served_after, "big")
-    if len(values) and None not in values and len(first := values[0] or b"") > PREFIX_BYTES:
-        # the usual case, without a look at each of them: rows, all in one layout, all served as they are
-        whole = _Rows.read(part, first[PREFIX_BYTES:HEADER_BYTES], values)  # type: ignore[arg-type]
-        if whole is not None and (whole.fixed["event"] > bound).all():
-            return whole.arrays(part)
     present = [i for i, value in enumerate(values) if value is not None and len(value) > PREFIX_BYTES]
     heads = np.frombuffer(b"".join([(values[i] or b"")[:HEADER_BYTES] for i in present]), dtype=_HEADER)
     served = heads["event"] > bound
@@ -177,7 +190,7 @@ def _slot(type_: FeatureType) -> tuple[Any, ...]:
 
 
 class _Rows:
-    """Values in one layout, as one structured array and the bytes behind; their lengths were checked when they came."""
+    """Values in one layout, as one structured array and the bytes behind."""
 
     def __init__(self, fixed: Array, shape: _Shape, values: Sequence[bytes]) -> None:
         self.fixed = fixed
@@ -186,33 +199,83 @@ class _Rows:
 
     @classmethod
     def read(cls, part: ViewValues, layout_id: bytes, values: Sequence[bytes]) -> _Rows | None:
-        """The values, or None if some have another layout."""
-        shape = _shape(part.form.decoders[layout_id].layout)
+        """The values, or None if some have another layout.
+
+        Raises:
+            CorruptValueError: one is longer or shorter than its layout and the lengths in it say.
+        """
+        decoder = part.form.decoders[layout_id]
+        shape = _shape(decoder.layout)
         size = shape.dtype.itemsize
         joined = b"".join(map(itemgetter(slice(size)), values))
-        if len(joined) != len(values) * size:
-            return None
-        fixed = np.frombuffer(joined, dtype=shape.dtype)
-        return cls(fixed, shape, values) if (fixed["layout"] == int.from_bytes(layout_id, "big")).all() else None
+        if len(joined) == len(values) * size:
+            fixed = np.frombuffer(joined, dtype=shape.dtype)
+            if not (fixed["layout"] == int.from_bytes(layout_id, "big")).all():
+                return None
+            lengths = np.fromiter(map(len, values), np.int64, len(values)) - size
+            for place in shape.tails:
+                lengths -= fixed[f"c{place}"]
+            if not lengths.any():
+                return cls(fixed, shape, values)
+        for value in values:
+            if value[PREFIX_BYTES:HEADER_BYTES] == layout_id:
+                decoder.decode(value)  # says what is wrong with it
+        return None
+
+    def numpy(self, part: ViewValues) -> list[Array]:
+        """The features, in the order asked: numbers and texts without a way through Arrow."""
+        found = []
+        for name, type_ in zip(part.form.features, part.form.types, strict=True):
+            place = self._shape.places.get(name)
+            mask = None if place is None else self._mask(place)
+            if place is not None and type_ in _PLAIN:
+                numbers: Array = self.fixed[f"c{place}"].copy()
+                if mask is not None:
+                    numbers = numbers if numbers.dtype.kind == "f" else numbers.astype(np.float64)
+                    numbers[mask] = np.nan
+                found.append(numbers)
+            elif place is not None and type_ is ColumnType.VARCHAR and self._texts is not None:
+                texts: Array = np.empty(len(self.fixed), dtype=object)
+                texts[:] = self._texts[self._shape.tails.index(place) :: len(self._shape.tails)]
+                if mask is not None:
+                    texts[mask] = None
+                found.append(texts)
+            else:
+                found.append(_numpy(self._array(name, type_), type_))
+        return found
 
     def arrays(self, part: ViewValues) -> list[pa.Array]:
         """The features, in the order asked."""
-        shape, fixed = self._shape, self.fixed
-        packed = np.unpackbits(fixed["nulls"], axis=1, count=len(shape.places), bitorder="little")
-        bits: Array = packed.view(np.bool_)
-        with_nulls: Array = np.asarray(bits.any(axis=0))
-        arrays = []
-        for name, type_ in zip(part.form.features, part.form.types, strict=True):
-            place = shape.places.get(name)
-            if place is None:  # added after these were written
-                arrays.append(pa.nulls(len(fixed), arrow_type(type_)))
-                continue
-            mask = bits[:, place] if with_nulls[place] else None
-            if has_tail(type_):
-                arrays.append(self._tail_array(type_, shape.tails.index(place), mask))
-            else:
-                arrays.append(_slot_array(type_, fixed[f"c{place}"], mask))
-        return arrays
+        return [self._array(name, type_) for name, type_ in zip(part.form.features, part.form.types, strict=True)]
+
+    def _array(self, name: str, type_: FeatureType) -> pa.Array:
+        place = self._shape.places.get(name)
+        if place is None:  # added after these were written
+            return pa.nulls(len(self.fixed), arrow_type(type_))
+        mask = self._mask(place)
+        if has_tail(type_):
+            return self._tail_array(type_, self._shape.tails.index(place), mask)
+        return _slot_array(type_, self.fixed[f"c{place}"], mask)
+
+    def _mask(self, place: int) -> Array | None:
+        """Where a column is NULL, if it is anywhere."""
+        bits, with_nulls = self._nulls
+        return bits[:, place] if with_nulls[place] else None
+
+    @cached_property
+    def _nulls(self) -> tuple[Array, list[bool]]:
+        """Per row and column whether it is NULL, and which columns have such."""
+        bits = np.unpackbits(self.fixed["nulls"], axis=1, count=len(self._shape.places), bitorder="little")
+        with_nulls: list[bool] = np.asarray(bits.any(axis=0)).tolist()
+        return bits.view(np.bool_), with_nulls
+
+    @cached_property
+    def _texts(self) -> list[str] | None:
+        """All stretches of the bytes behind as texts; None if they are not all plain ASCII."""
+        if not self._tail_bytes.isascii():
+            return None
+        text = self._tail_bytes.decode("ascii")
+        return [text[start:end] for start, end in pairwise(self._edges.tolist())]
 
     @cached_property
     def _tail_bytes(self) -> bytes:

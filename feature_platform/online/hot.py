@@ -40,6 +40,9 @@ class HotKeys:
         self._counts: dict[bytes, int] = {}
         self._errors: dict[bytes, int] = {}
         self._sampled = 0
+        # keys that were among the least seen when last looked for, and how often those were seen
+        self._least: list[bytes] = []
+        self._least_count = 0
 
     def observe(self, keys: Sequence[bytes]) -> None:
         """Count some of these keys."""
@@ -73,12 +76,22 @@ class HotKeys:
             counts[key] = 1
         else:
             try:
-                least = min(counts, key=counts.__getitem__)
+                least = self._least_seen()
                 taken = counts.pop(least)
-            except (KeyError, RuntimeError):  # another thread was at it: one sample less
+            except (KeyError, IndexError, RuntimeError, ValueError):  # another thread was at it: one sample less
                 return
             self._errors.pop(least, None)
             counts[key], self._errors[key] = taken + 1, taken
+
+    def _least_seen(self) -> bytes:
+        """A key that no other was seen less often than. Counts only grow, so one search serves many new keys."""
+        counts = self._counts
+        while True:
+            while self._least:
+                if counts.get(key := self._least.pop()) == self._least_count:
+                    return key
+            self._least_count = least = min(counts.values())
+            self._least = [key for key, count in counts.items() if count == least]
 
 
 class ValueCache:

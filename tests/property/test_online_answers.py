@@ -50,9 +50,8 @@ def answers(draw: st.DrawFn) -> tuple[OnlineFeatures, list[dict[str, Any]], list
     policy = draw(st.just(FLAG_ALL) | st.just(ServingPolicy(**remedies, defaults={"v@1": defaults})))
     values: list[bytes | None] = []
     expected, statuses = [], []
-    for kind in draw(
-        st.lists(st.sampled_from(["row", "row", "older", "stale", "expired", "gone", "never"]), max_size=6)
-    ):
+    kinds = st.sampled_from(["row", "row", "older", "stale", "expired", "gone", "never"])
+    for kind in draw(st.lists(kinds, max_size=6) | st.lists(st.sampled_from(["row", "stale"]), max_size=12)):
         columns = older if kind == "older" else features
         row = {name: draw(st.none() | values_of(type_)) for name, type_ in columns}
         age = {"stale": draw(st.sampled_from([STALE, TTL - timedelta(microseconds=1)])), "expired": TTL}.get(kind)
@@ -74,13 +73,22 @@ def answers(draw: st.DrawFn) -> tuple[OnlineFeatures, list[dict[str, Any]], list
     return answer, expected, statuses
 
 
+@pytest.fixture(autouse=True)
+def columns_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feature_platform.online.decoding._TOGETHER", 2)
+
+
 @given(answers())
-@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=150, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], max_examples=150, deadline=None
+)
 def test_all_forms_of_an_answer_agree_with_a_plain_decoder(drawn: Any) -> None:
     answer, expected, statuses = drawn
     keys = list(range(len(expected)))
     assert answer.statuses() == {"v@1": statuses}
-    rows = [dict(row.values) for row in answer]
+    rows = [answer.named(i) for i in range(len(answer))]
+    (part,) = answer.by_view
+    assert repr([row.values for row in answer]) == repr(rows)
     columns = answer.to_columns()
     assert columns.pop("k") == keys
     table = answer.to_arrow()
@@ -92,9 +100,8 @@ def test_all_forms_of_an_answer_agree_with_a_plain_decoder(drawn: Any) -> None:
             assert same(rows[i][name], value), name
             assert same(columns[name][i], value), name
             assert arrow_same(found[i][name], value), name
-    for part in answer.by_view:
-        for name, type_, array in zip(part.form.features, part.form.types, answer.to_numpy().values(), strict=True):
-            assert_numpy(type_, array, [one[name] for one in expected])
+    for name, type_, array in zip(part.form.features, part.form.types, answer.to_numpy().values(), strict=True):
+        assert_numpy(type_, array, [one[name] for one in expected])
 
 
 def arrow_same(a: Any, b: Any) -> bool:
@@ -115,8 +122,10 @@ def assert_numpy(type_: FeatureType, array: Any, values: list[Any]) -> None:
 
 
 @given(answers(), st.data())
-@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=50, deadline=None)
-def test_a_value_that_is_cut_or_too_long_is_refused_when_it_comes(drawn: Any, data: st.DataObject) -> None:
+@settings(
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], max_examples=50, deadline=None
+)
+def test_a_value_that_is_cut_or_too_long_is_refused_when_it_is_read(drawn: Any, data: st.DataObject) -> None:
     answer, _, _ = drawn
     (part,) = answer.by_view
     whole = [i for i, value in enumerate(part.values) if value is not None and len(value) > 20]
@@ -124,12 +133,22 @@ def test_a_value_that_is_cut_or_too_long_is_refused_when_it_comes(drawn: Any, da
         return
     values = list(part.values)
     at = data.draw(st.sampled_from(whole))
-    cut = data.draw(st.integers(17, len(values[at]) - 1))
-    values[at] = data.draw(st.sampled_from([values[at][:cut], values[at] + b"x"]))
+    cut = data.draw(st.integers(20, len(values[at])))
+    values[at] = values[at][:cut] if cut < len(values[at]) else values[at] + b"x"
     layouts = {("v@1", d.layout.layout_id): d.layout for d in part.form.decoders.values()}
     features = max((layout.columns for _, layout in layouts.items()), key=len)
     catalog = Catalog(views={"v@1": document("v", features)}, services={}, layouts=layouts)
     names = tuple(name for name, _ in features)
     plan = ReadPlan(catalog, (ViewSelection(view="v", version=1, features=names),))
-    with pytest.raises(CorruptValueError):
-        plan.answer(plan.request({"k": list(range(len(values)))}), values, NOW)
+    answer = plan.answer(plan.request({"k": list(range(len(values)))}), values, NOW)
+    readers = (
+        lambda: answer[at].values,
+        answer.to_columns,
+        answer.to_arrow,
+        answer.to_numpy,
+        lambda: [row.values for row in answer],
+    )
+    if answer.by_view[0].status(at) != FeatureStatus.EXPIRED:
+        for read in readers:
+            with pytest.raises(CorruptValueError):
+                read()

@@ -6,7 +6,8 @@ for what it uses.
 
 from feature_platform.online.client import FeatureClient
 from feature_platform.online.feature_log import FeatureLog, LogCounts, LogSettings
-from feature_platform.online.result import FeatureStatus, OnlineFeatures, OnlineRow, ViewReading
+from feature_platform.online.result import OnlineFeatures, OnlineRow
+from feature_platform.online.view_values import FeatureStatus, ViewReading
 
 __all__ = [
     "FeatureClient",

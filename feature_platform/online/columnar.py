@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,7 +29,9 @@ from feature_platform.online.codec import (
     has_tail,
     slot_format,
 )
-from feature_platform.online.result import OnlineFeatures, ViewValues
+from feature_platform.online.decoding import RowDecoder
+from feature_platform.online.result import OnlineFeatures
+from feature_platform.online.view_values import ViewValues
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,9 +193,10 @@ def _slot(type_: FeatureType) -> tuple[Any, ...]:
 class _Rows:
     """Values in one layout, as one structured array and the bytes behind."""
 
-    def __init__(self, fixed: Array, shape: _Shape, values: Sequence[bytes]) -> None:
+    def __init__(self, fixed: Array, decoder: RowDecoder, values: Sequence[bytes]) -> None:
         self.fixed = fixed
-        self._shape = shape
+        self._decoder = decoder
+        self._shape = _shape(decoder.layout)
         self._values = values
 
     @classmethod
@@ -216,7 +218,7 @@ class _Rows:
             for place in shape.tails:
                 lengths -= fixed[f"c{place}"]
             if not lengths.any():
-                return cls(fixed, shape, values)
+                return cls(fixed, decoder, values)
         for value in values:
             if value[PREFIX_BYTES:HEADER_BYTES] == layout_id:
                 decoder.decode(value)  # says what is wrong with it
@@ -235,8 +237,7 @@ class _Rows:
                     numbers[mask] = np.nan
                 found.append(numbers)
             elif place is not None and type_ is ColumnType.VARCHAR and self._texts is not None:
-                texts: Array = np.empty(len(self.fixed), dtype=object)
-                texts[:] = self._texts[self._shape.tails.index(place) :: len(self._shape.tails)]
+                texts: Array = self._texts[self._shape.tails.index(place) :: len(self._shape.tails)].copy()
                 if mask is not None:
                     texts[mask] = None
                 found.append(texts)
@@ -270,12 +271,14 @@ class _Rows:
         return bits.view(np.bool_), with_nulls
 
     @cached_property
-    def _texts(self) -> list[str] | None:
+    def _texts(self) -> Array | None:
         """All stretches of the bytes behind as texts; None if they are not all plain ASCII."""
-        if not self._tail_bytes.isascii():
+        joined, edges = self._tail_bytes, self._edges
+        if not joined.isascii():
             return None
-        text = self._tail_bytes.decode("ascii")
-        return [text[start:end] for start, end in pairwise(self._edges.tolist())]
+        buffers = [None, pa.py_buffer(edges), pa.py_buffer(joined)]
+        texts: Array = pa.Array.from_buffers(pa.large_string(), len(edges) - 1, buffers).to_numpy(zero_copy_only=False)
+        return texts
 
     @cached_property
     def _tail_bytes(self) -> bytes:
@@ -299,7 +302,14 @@ class _Rows:
         places = np.arange(column, len(edges) - 1, len(self._shape.tails))
         if not isinstance(type_, ListType):
             found = stretches.take(pa.array(places, mask=mask))
-            return found.cast(pa.large_string()) if type_ is ColumnType.VARCHAR and not is_text else found
+            if type_ is not ColumnType.VARCHAR or is_text:
+                return found
+            try:
+                return found.cast(pa.large_string())
+            except pa.ArrowInvalid:
+                for value in self._values:
+                    self._decoder.decode(value)  # says which is no UTF-8
+                raise
         found = stretches.take(pa.array(places))
         _, bounds, data = found.buffers()
         lists = np.frombuffer(bounds, dtype=np.int64)[: len(found) + 1] // element_bytes(type_)

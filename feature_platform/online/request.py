@@ -20,7 +20,8 @@ from feature_platform.online.catalog import Catalog, ViewDocument
 from feature_platform.online.codec import HEADER_BYTES, PREFIX_BYTES, SIGN_BIT, decode_prefix, to_micros
 from feature_platform.online.decoding import row_decoder
 from feature_platform.online.keys import SEPARATOR, canonical_text, escape
-from feature_platform.online.result import FeatureStatus, OnlineFeatures, ViewForm, ViewValues
+from feature_platform.online.result import OnlineFeatures
+from feature_platform.online.view_values import FeatureStatus, ViewForm, ViewValues
 
 Entity = Mapping[str, Any]
 Entities = Sequence[Entity] | Mapping[str, Sequence[Any]]

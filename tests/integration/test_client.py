@@ -233,8 +233,9 @@ def test_what_is_not_asked_for_is_not_decoded(url, client) -> None:
     for _ in range(2):
         assert client.get_online_features(["delays:mean"], [{"carrier": "UA"}])[0].values == {"mean": 1.0}
         answer = client.get_online_features("delays", [{"carrier": "UA"}])
-        with pytest.raises(CorruptValueError):
-            answer[0].values  # noqa: B018 - the text is read now
+        for read in (lambda answer=answer: answer[0].values, answer.to_columns, answer.to_arrow, answer.to_numpy):
+            with pytest.raises(CorruptValueError, match="utf-8"):
+                read()  # the text too
 
 
 def test_nobody_there() -> None:

@@ -17,7 +17,8 @@ from feature_platform.errors import CorruptValueError
 from feature_platform.online.catalog import Catalog, ViewDocument
 from feature_platform.online.codec import Layout, tombstone
 from feature_platform.online.request import ReadPlan
-from feature_platform.online.result import FeatureStatus, OnlineFeatures
+from feature_platform.online.result import OnlineFeatures
+from feature_platform.online.view_values import FeatureStatus
 
 NOW = EPOCH_NOW
 TTL, STALE = timedelta(days=3), timedelta(days=1)

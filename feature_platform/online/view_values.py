@@ -1,6 +1,6 @@
 """One view's part of an answer: the bytes that came, what they hold, and how far it can be trusted.
 
-Rule: the bytes are kept as they came. Statuses compare event times as bytes do; values are decoded when they are asked for.
+Rule: the bytes are kept as they came. Statuses compare event times as bytes do; values are decoded when asked for.
 """
 
 from __future__ import annotations

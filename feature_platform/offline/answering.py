@@ -7,7 +7,6 @@ one statement.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -16,52 +15,18 @@ import pyarrow as pa
 
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_service import OutagePolicy
-from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
+from feature_platform.domain.feature_view import EVENT_TIMESTAMP
 from feature_platform.domain.serving_history import ServedHistory
-from feature_platform.lake.sql import BATCH_ID, batches_table, quote_literal
+from feature_platform.lake.sql import BATCH_ID, batches_table
 from feature_platform.lake.sql import quote_identifier as quote
 from feature_platform.ledger import Acknowledged
 from feature_platform.offline import outages, pushed, served
 from feature_platform.offline import point_in_time as pit
-from feature_platform.offline.labels import Labels
+from feature_platform.offline.division import NEVER, Division, served_since
+from feature_platform.offline.origins import LATE, origins
 from feature_platform.offline.output import Origin
-from feature_platform.offline.provenance import Provenance, ProvenanceCounts
-
-_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-_LATE = "_late_informed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """What the ledger says of a view, as of one sequence."""
-
-    active: tuple[PublishedBatch, ...]
-    published: tuple[PublishedBatch, ...] = ()
-    """All, superseded ones included; only if the view's history is given."""
-    history: ServedHistory | None = None
-    """Of the view in the store that is asked about; None: all of it is modelled."""
-    acknowledged: tuple[Acknowledged, ...] | None = None
-    """When that store had each push, if the view takes any and its history is given."""
-    sequence: int = 0
-    """The ledger sequence that all of this is as of."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What is asked of one view."""
-
-    view: FeatureView
-    features: tuple[str, ...]
-    labels: Labels
-    timestamp_column: str
-    mode: pit.Mode
-    plan: pit.Plan | None
-    answer: str
-    """Name of the table to make."""
-    has_origins: bool
-    """Whether the answer must be able to say where its values come from."""
-    outages: pit.Outages | None = None
-    outage_policy: OutagePolicy = OutagePolicy.NULL
+from feature_platform.offline.provenance import ProvenanceCounts
+from feature_platform.offline.question import Evidence, Question
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,26 +61,25 @@ class _Answering:
         self._unknown = self._unconfirmed = self._ambiguous = 0
         self._has_moments = False
         labels = question.labels
-        self._oldest, self._newest = labels.oldest or _NEVER, labels.newest or _NEVER
-        self._marked: str | None = None
-        self._served_since = self._begin_of_served()
+        self._oldest, self._newest = labels.oldest or NEVER, labels.newest or NEVER
+        self._parts = Division(question=question, served_since=served_since(question, evidence.history))
 
     def answer(self) -> Answer:
         """Run both parts; the table holds the labels that have a value."""
         question = self._question
-        self._marked = self._mark_outages()
-        in_outage = self._count(f"{outages.IS_OUTAGE}") if self._marked and self._replays else 0
-        modelled = self._count(self._is_modelled)
-        served_ones = 0 if self._served_since is None else self._count(self._is_served)
-        if modelled or self._served_since is None:
-            oldest, newest = self._range(self._is_modelled)
+        self._parts = parts = replace(self._parts, marked=self._mark_outages())
+        in_outage = self._count(f"{outages.IS_OUTAGE}") if parts.marked and parts.replays else 0
+        modelled = self._count(parts.is_modelled)
+        served_ones = 0 if parts.served_since is None else self._count(parts.is_served)
+        if modelled or parts.served_since is None:
+            oldest, newest = self._range(parts.is_modelled)
             self._model(self._join(pit.Visibility.MODELLED), oldest=oldest, newest=newest, count=modelled)
-        if self._served_since is not None:
-            oldest, newest = self._range(self._is_served)
+        if parts.served_since is not None:
+            oldest, newest = self._range(parts.is_served)
             join = self._join(pit.Visibility.SERVED, extends=bool(modelled))
             self._serve(join, oldest=oldest, newest=newest, count=served_ones)
-        stale = self._count(f"{self._is_modelled} and {outages.IS_OUTAGE}") if in_outage and self._is_stale else 0
-        of_served = in_outage - stale if self._is_stale else 0
+        stale = self._count(f"{parts.is_modelled} and {outages.IS_OUTAGE}") if in_outage and parts.is_stale else 0
+        of_served = in_outage - stale if parts.is_stale else 0
         return Answer(
             table=question.answer,
             plans=tuple(self._plans),
@@ -128,19 +92,9 @@ class _Answering:
                 unconfirmed=self._unconfirmed,
                 outage=in_outage,
             ),
-            origins=self._origins() if question.has_origins else (),
-            excluding=self._marked if self._replays and question.outage_policy is OutagePolicy.EXCLUDE else None,
+            origins=origins(parts, has_moments=self._has_moments) if question.has_origins else (),
+            excluding=parts.marked if parts.replays and question.outage_policy is OutagePolicy.EXCLUDE else None,
         )
-
-    @property
-    def _replays(self) -> bool:
-        """Whether labels in an outage are answered by the service's policy."""
-        return self._question.outages is pit.Outages.AS_RECORDED
-
-    @property
-    def _is_stale(self) -> bool:
-        """Whether labels in an outage are answered as of just before it."""
-        return self._replays and self._question.outage_policy is OutagePolicy.STALE
 
     def _mark_outages(self) -> str | None:
         """The table of labels that are marked if they fall into an outage; None if it does not matter."""
@@ -154,66 +108,23 @@ class _Answering:
         self._run(outages.mark_labels(table, self._list("outages", found), question.timestamp_column))
         return table
 
-    @property
-    def _is_modelled(self) -> str:
-        """Which labels are modelled, as SQL."""
-        has_none = bool(self._marked) and self._replays and not self._is_stale
-        if self._served_since is None:
-            return f"not {outages.IS_OUTAGE}" if has_none else "true"
-        before = f"{quote(self._question.timestamp_column)} < {self._since}"
-        if has_none:
-            return f"({before} and not {outages.IS_OUTAGE})"
-        return f"({before} or {outages.IS_OUTAGE})" if self._marked and not self._replays else before
-
-    @property
-    def _is_served(self) -> str:
-        """Which labels are served, as SQL."""
-        since = f"{quote(self._question.timestamp_column)} >= {self._since}"
-        return f"({since} and not {outages.IS_OUTAGE})" if self._marked and not self._is_stale else since
-
-    @property
-    def _since(self) -> str:
-        assert self._served_since is not None  # noqa: S101 - asked only then
-        return f"timestamptz {quote_literal(self._served_since.isoformat())}"
-
-    @property
-    def _counts(self) -> str:
-        """Which labels count by what is known of them, as SQL: those in a replayed outage count as such."""
-        return f"not {outages.IS_OUTAGE}" if self._marked and self._replays else "true"
-
-    @property
-    def _labels(self) -> str:
-        return quote(self._marked) if self._marked else pit.LABELS
-
-    @property
-    def _time(self) -> str:
-        """The instant that decides what a label sees."""
-        return outages.AS_OF if self._marked and self._is_stale else quote(self._question.timestamp_column)
-
     def _count(self, condition: str) -> int:
         if condition == "true":
             return self._question.labels.count
-        ((count,),) = self._connection.execute(f"select count(*) from {self._labels} where {condition}").fetchall()
+        ((count,),) = self._connection.execute(
+            f"select count(*) from {self._parts.labels} where {condition}"
+        ).fetchall()
         return int(count)
 
     def _range(self, condition: str) -> tuple[datetime, datetime]:
         """The oldest and newest instant that decides what these labels see."""
-        if condition == "true" and not self._marked:
+        parts = self._parts
+        if condition == "true" and not parts.marked:
             return self._oldest, self._newest
         ((oldest, newest),) = self._connection.execute(
-            f"select min({self._time}), max({self._time}) from {self._labels} where {condition}"
+            f"select min({parts.time}), max({parts.time}) from {parts.labels} where {condition}"
         ).fetchall()
-        return (_NEVER, _NEVER) if oldest is None else (oldest.astimezone(UTC), newest.astimezone(UTC))
-
-    def _begin_of_served(self) -> datetime | None:
-        """From when on labels are served; None: none of them is."""
-        history, mode = self._evidence.history, self._question.mode
-        if history is None or mode is pit.Mode.MODELLED or not self._question.labels.count:
-            return None
-        if mode is pit.Mode.SERVED:
-            return self._oldest
-        live = history.live_since
-        return live if live is not None and live <= self._newest else None
+        return (NEVER, NEVER) if oldest is None else (oldest.astimezone(UTC), newest.astimezone(UTC))
 
     # -- the parts ----------------------------------------------------------------------------------------------
 
@@ -322,9 +233,9 @@ class _Answering:
         self._run(served.moments(join, self._list("windows", served.window_table(windows))))
         moments = served.moments_table(join)
         ((self._unknown, self._unconfirmed),) = self._connection.execute(
-            f"select count(*), count(*) filter (where {self._time} > $until) from {self._labels}"
-            f" semi join (from {moments} where is_unknown) using ({pit.LABEL_ID}) where {self._counts}",
-            {"until": history.confirmed_until or _NEVER},
+            f"select count(*), count(*) filter (where {self._parts.time} > $until) from {self._parts.labels}"
+            f" semi join (from {moments} where is_unknown) using ({pit.LABEL_ID}) where {self._parts.counts}",
+            {"until": history.confirmed_until or NEVER},
         ).fetchall()
         if not self._unknown:
             return join
@@ -347,8 +258,8 @@ class _Answering:
 
     def _count_ambiguous(self, join: pit.ViewJoin) -> int:
         ((count,),) = self._connection.execute(
-            f"select count(*) from {self._labels} semi join {served.ambiguous_table(join)} using ({pit.LABEL_ID})"
-            f" where {self._counts}"
+            f"select count(*) from {self._parts.labels} semi join {served.ambiguous_table(join)} using ({pit.LABEL_ID})"
+            f" where {self._parts.counts}"
         ).fetchall()
         return int(count)
 
@@ -356,8 +267,8 @@ class _Answering:
 
     def _join(self, visibility: pit.Visibility, *, extends: bool = False) -> pit.ViewJoin:
         question = self._question
-        some = self._is_served if visibility is pit.Visibility.SERVED else self._is_modelled
-        labels = self._labels if some == "true" else f"(select * from {self._labels} where {some})"
+        some = self._parts.is_served if visibility is pit.Visibility.SERVED else self._parts.is_modelled
+        labels = self._parts.labels if some == "true" else f"(select * from {self._parts.labels} where {some})"
         return pit.ViewJoin(
             rows=pit.Statement(sql=""),
             keys=question.view.entity_names,
@@ -369,20 +280,20 @@ class _Answering:
             valueless=question.labels.valueless,
             visibility=visibility,
             labels=pit.Statement(sql=labels),
-            as_of=outages.AS_OF if self._marked and self._is_stale else "",
+            as_of=outages.AS_OF if self._parts.marked and self._parts.is_stale else "",
             carried=self._carried(visibility),
             extends=extends,
         )
 
     def _carried(self, visibility: pit.Visibility) -> dict[str, str]:
         carried = {}
-        if self._served_since or self._question.has_origins:
+        if self._parts.served_since or self._question.has_origins:
             carried[served.EVENT_COLUMN] = f"r.{EVENT_TIMESTAMP}"
         if self._question.has_origins:
             late = f"r._watermark > r.{EVENT_TIMESTAMP} + to_microseconds($delay)"
             carried |= {
                 BATCH_ID: f"r.{BATCH_ID}",
-                _LATE: late if visibility is pit.Visibility.MODELLED else "cast(null as boolean)",
+                LATE: late if visibility is pit.Visibility.MODELLED else "cast(null as boolean)",
             }
         return carried
 
@@ -417,43 +328,3 @@ class _Answering:
         for statement in statements:
             self._connection.execute(pit.JOINS_AS_ESTIMATED if statement.is_asof else pit.JOINS_AS_WRITTEN)
             self._connection.execute(statement.sql, dict(statement.parameters))
-
-    def _origins(self) -> tuple[Origin, ...]:
-        view, answer = self._question.view.key, self._question.answer
-        columns: Mapping[str, str] = {
-            "event_timestamp": served.EVENT_COLUMN,
-            "batch": BATCH_ID,
-            "late_informed": _LATE,
-        }
-        cases = self._cases()
-        return (
-            Origin(
-                view=view,
-                suffix="provenance",
-                sql=f"case {' '.join(cases)} end" if len(cases) > 1 else cases[0].removeprefix("else "),
-                joins=(
-                    *((self._marked,) if self._marked else ()),
-                    *((f"{answer}_moments", f"{answer}_ambiguous") if self._has_moments else ()),
-                ),
-            ),
-            *(Origin(view=view, suffix=suffix, sql=f"{quote(answer)}.{column}") for suffix, column in columns.items()),
-        )
-
-    def _cases(self) -> list[str]:
-        """How to tell a label's provenance."""
-        since, answer = self._served_since, self._question.answer
-        cases = []
-        if self._marked:
-            meaning = Provenance.OUTAGE if self._replays else Provenance.MODELLED
-            cases.append(f"when {quote(self._marked)}.{outages.IS_OUTAGE} then '{meaning}'")
-        if since is None:
-            return [*cases, f"else '{Provenance.MODELLED}'"]
-        if since > self._oldest:
-            column = quote(self._question.timestamp_column)
-            instant = quote_literal(since.isoformat())
-            cases.append(f"when l.{column} < timestamptz {instant} then '{Provenance.MODELLED}'")
-        if self._has_moments:
-            unknown, ambiguous = (quote(f"{answer}_{name}") for name in ("moments", "ambiguous"))
-            cases.append(f"when {unknown}.is_unknown then '{Provenance.UNKNOWN}'")
-            cases.append(f"when {ambiguous}.is_ambiguous then '{Provenance.SERVED_AMBIGUOUS}'")
-        return [*cases, f"else '{Provenance.SERVED_EXACT}'"]

@@ -33,11 +33,12 @@ from feature_platform.lake.push_tables import drained_through
 from feature_platform.lake.snapshots import newest_snapshot
 from feature_platform.ledger import Ledger
 from feature_platform.offline import point_in_time as pit
-from feature_platform.offline.answering import Answer, Evidence, Question, answer_view
+from feature_platform.offline.answering import Answer, answer_view
 from feature_platform.offline.browse import check_deployed, create_feature_views
 from feature_platform.offline.labels import load_labels
 from feature_platform.offline.outages import excluded_labels
 from feature_platform.offline.output import name_origins, name_output, training_set_sql
+from feature_platform.offline.question import Evidence, Question
 from feature_platform.offline.sets.doors import TrainingSetDoors
 from feature_platform.offline.training_set import HistoricalFeatures, TrainingSetFacts
 from feature_platform.settings import Settings

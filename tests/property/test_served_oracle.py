@@ -31,9 +31,10 @@ from feature_platform.domain.windows import Grain, Partition
 from feature_platform.lake.sql import batches_table
 from feature_platform.offline import answering, served
 from feature_platform.offline import point_in_time as pit
-from feature_platform.offline.answering import Evidence, Question, answer_view
+from feature_platform.offline.answering import answer_view
 from feature_platform.offline.labels import load_labels
 from feature_platform.offline.output import name_origins, name_output, training_set_sql
+from feature_platform.offline.question import Evidence, Question
 
 HOUR = timedelta(hours=1)
 TICK = timedelta(minutes=10)

@@ -105,7 +105,7 @@ def _read(here: Settings, *, now: datetime) -> tuple[tuple[ViewStatus, ...], tup
             raise NotDeployedError("no manifest")
         registry = load_registry(here.manifest_path)
         views = []
-        for fresh in freshness_of(ledger, registry, store=here.store, now=now):
+        for fresh in freshness_of(ledger, registry, stores=(here.store,), now=now):
             view = registry.views[fresh.view]
             active = ledger.active_batches(view.key)
             served = view.online is not OnlineTier.NONE
@@ -133,7 +133,7 @@ def _read(here: Settings, *, now: datetime) -> tuple[tuple[ViewStatus, ...], tup
                 "owner": problem.owner.email or problem.owner.name,
                 "message": problem.message,
             }
-            for problem in find_problems(ledger, registry, store=here.store, now=now)
+            for problem in find_problems(ledger, registry, stores=tuple(here.all_stores), now=now)
         )
     return tuple(views), problems
 

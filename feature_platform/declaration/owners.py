@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from feature_platform.declaration.findings import Reporter, did_you_mean, show
+from feature_platform.declaration.findings import Reporter, Section, did_you_mean, show
 from feature_platform.declaration.manifest import Manifest, Node, as_mapping, config_of, meta_of, yaml_path
 from feature_platform.domain.feature_view import Owner
 from feature_platform.errors import chosen_from
+
+PLATFORM = "platform"
+"""The dbt group that answers for what belongs to no view: schedules, stores, routes that fail."""
 
 _EMAIL = re.compile(r"[^@\s,]+@[^@\s,]+\.[^@\s,]+")
 
@@ -36,16 +39,39 @@ def parse_owner(node: Node, reporter: Reporter) -> Owner:
             hint="write `owner: {name: …, email: team@example.com}`; more places to alert: `config.meta.routes`",
         )
         email = ""
-    routes = meta_of(node).get("routes") or []
+    meta = meta_of(node)
+    escalation = Section.read("config.meta.escalation", meta.get("escalation"), ("after", "routes"), reporter)
+    remind_after = (
+        escalation.duration("after", required="after: 4 hours", positive=True) if meta.get("escalation") else None
+    )
+    return Owner(
+        name=str(owner.get("name") or email),
+        email=email,
+        routes=_routes("config.meta.routes", meta.get("routes"), reporter),
+        remind_after=remind_after,
+        escalation_routes=_routes(escalation.path("routes"), escalation.values.get("routes"), reporter),
+    )
+
+
+def parse_platform_owner(manifest: Manifest, reporter: Reporter) -> Owner:
+    """Who answers for the platform itself: the group of that name; without one, the log is told and nobody else."""
+    group = next((group for name, group in manifest.groups.items() if name == PLATFORM), None)
+    if group is None:
+        return Owner(name=PLATFORM, email="")
+    return parse_owner(group, reporter.at(yaml_path(group), f"group {PLATFORM}"))
+
+
+def _routes(place: str, routes: object, reporter: Reporter) -> tuple[str, ...]:
+    routes = routes or []
     if not isinstance(routes, list) or not all(isinstance(route, str) and route for route in routes):
         reporter.report(
-            "`config.meta.routes` is no list of addresses",
+            f"`{place}` is no list of addresses",
             found=show(routes),
             allowed="a list of Apprise URLs; `${NAME}` stands for an environment variable",
             hint='write `routes: ["${OPERATIONS_WEBHOOK}"]`',
         )
-        routes = []
-    return Owner(name=str(owner.get("name") or email), email=email, routes=tuple(routes))
+        return ()
+    return tuple(routes)
 
 
 def owner_of_view(node: Node, owners: Mapping[str, Owner], reporter: Reporter) -> tuple[str, Owner]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from feature_platform.declaration.findings import Reporter
 from feature_platform.declaration.manifest import Manifest, Node, load_manifest, read_manifest
-from feature_platform.declaration.owners import parse_groups
+from feature_platform.declaration.owners import parse_groups, parse_platform_owner
 from feature_platform.declaration.registry import FeatureRegistry
 from feature_platform.declaration.services import parse_service
 from feature_platform.declaration.singular_tests import check_singular_tests
@@ -59,6 +59,7 @@ def parse_manifest(content: Mapping[str, Any]) -> FeatureRegistry:
     latest = _latest(declared, reporter)
     _check_entities(by_id.values(), reporter)
     check_singular_tests(manifest, project.view_names, reporter)
+    platform = parse_platform_owner(manifest, reporter)
     services: dict[str, FeatureService] = {}
     training_sets: dict[str, DeclaredTrainingSet] = {}
     for _, exposure in sorted(manifest.exposures.items()):
@@ -73,7 +74,12 @@ def parse_manifest(content: Mapping[str, Any]) -> FeatureRegistry:
         ordered = sorted(dict.fromkeys(reporter.collected), key=lambda finding: (finding.file, finding.node))
         raise InvalidDeclarationsError(tuple(ordered))
     return FeatureRegistry(
-        views=views, services=services, sources=project.sources, latest=latest, training_sets=training_sets
+        views=views,
+        services=services,
+        sources=project.sources,
+        latest=latest,
+        training_sets=training_sets,
+        platform=platform,
     )
 
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from feature_platform.declaration.findings import did_you_mean
 from feature_platform.domain.feature_service import FeatureService, ViewSelection
-from feature_platform.domain.feature_view import FeatureView, Source
+from feature_platform.domain.feature_view import FeatureView, Owner, Source
 from feature_platform.domain.training_set import DeclaredTrainingSet
 from feature_platform.errors import RequestError, UnknownNameError, chosen_from
 
@@ -31,6 +31,8 @@ class FeatureRegistry:
     """Latest version per view name: what a reference without a version means."""
     training_sets: Mapping[str, DeclaredTrainingSet] = field(default_factory=dict)
     """By name."""
+    platform: Owner = field(default_factory=lambda: Owner(name="platform", email=""))
+    """Who answers for what belongs to no view, and is told where an owner has no route."""
 
     def __post_init__(self) -> None:
         for name in ("views", "services", "sources", "latest", "training_sets"):

@@ -33,6 +33,9 @@ class Owner:
     email: str
     routes: tuple[str, ...] = ()
     """Where alerts go: Apprise URLs, as written (they may name environment variables as `${NAME}`)."""
+    remind_after: timedelta | None = None
+    """How long a problem may stay open before it is told again, to the routes of escalation as well."""
+    escalation_routes: tuple[str, ...] = ()
 
 
 class LatePolicy(enum.StrEnum):

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from feature_platform.ledger import locks
 from feature_platform.ledger.held import HeldLedger
+from feature_platform.ledger.incidents import IncidentLedger
 from feature_platform.ledger.journal import Journal, SyncLedger
 from feature_platform.ledger.late import LateLedger
 from feature_platform.ledger.locks import deployment_lock, drain_lock
 from feature_platform.ledger.meters import MeterLedger, SyncTotals, ViewTotals
 from feature_platform.ledger.migrating import migrate
+from feature_platform.ledger.parity import ParityLedger, ParityRecord
 from feature_platform.ledger.pushes import Acknowledged, Push, PushLedger
 from feature_platform.ledger.records import (
     BatchHistory,
@@ -21,6 +23,7 @@ from feature_platform.ledger.records import (
     HeldBatch,
     Incident,
     LedgerEvent,
+    NoticeTaken,
     SourceLoad,
     UnfinishedBatch,
 )
@@ -38,6 +41,8 @@ class Ledger(
     TrainingSetLedger,
     RetirementLedger,
     MeterLedger,
+    IncidentLedger,
+    ParityLedger,
     Journal,
 ):
     """One connection to the ledger; one per thread. `with Ledger.connect(url) as ledger: …`."""
@@ -51,6 +56,8 @@ __all__ = [
     "Incident",
     "Ledger",
     "LedgerEvent",
+    "NoticeTaken",
+    "ParityRecord",
     "Push",
     "RetiredBatch",
     "SourceLoad",

@@ -1,4 +1,4 @@
-"""What else the ledger keeps: syncs, source loads, deployments, facts fixed once, incidents."""
+"""What else the ledger keeps: syncs, source loads, deployments, facts fixed once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from feature_platform.domain.batch import SyncRecord
 from feature_platform.domain.serving_history import Asked, Sighting
 from feature_platform.errors import LedgerConflictError
 from feature_platform.ledger.connection import LedgerConnection
-from feature_platform.ledger.records import Deployment, Incident, LedgerEvent, SourceLoad
+from feature_platform.ledger.records import Deployment, LedgerEvent, SourceLoad
 from feature_platform.ledger.stores import insert_observation
 
 
@@ -200,54 +200,6 @@ class Journal(LedgerConnection):
             ((fixed,),) = append.fetch("select value from project_facts where name = %s", (name,))
             if fixed != value:
                 raise LedgerConflictError(f"fact {name!r} is fixed already", found=value, allowed=fixed)
-
-    def open_incident(self, *, kind: str, subject: str, severity: str, owner: str, message: str) -> str | None:
-        """Open an incident; its id, or None if one of this kind and subject is open already."""
-        incident_id = str(uuid.uuid4())
-        with self._append() as append:
-            if append.fetch(
-                "select 1 from incidents i where kind = %s and subject = %s"
-                " and not exists (select from incident_resolved r where r.incident_id = i.incident_id)",
-                (kind, subject),
-            ):
-                return None
-            append.insert(
-                "insert into incidents (incident_id, kind, subject, severity, owner, message) values %s returning 1",
-                [(incident_id, kind, subject, severity, owner, message)],
-            )
-        return incident_id
-
-    def resolve_incident(self, incident_id: str) -> bool:
-        """Resolve an incident; False if it was resolved before."""
-        with self._append() as append:
-            return bool(
-                append.insert(
-                    "insert into incident_resolved (incident_id) values %s on conflict do nothing returning 1",
-                    [(incident_id,)],
-                )
-            )
-
-    def incidents(self, *, open_only: bool = False, limit: int | None = None) -> tuple[Incident, ...]:
-        """Incidents, newest first."""
-        rows = self._fetch(
-            "select i.incident_id::text, i.kind, i.subject, i.severity, i.owner, i.message, i.opened_at, r.resolved_at"
-            " from incidents i left join incident_resolved r using (incident_id)"
-            " where not %s or r.incident_id is null order by i.ledger_seq desc limit %s",
-            (open_only, limit),
-        )
-        return tuple(
-            Incident(
-                incident_id=r[0],
-                kind=r[1],
-                subject=r[2],
-                severity=r[3],
-                owner=r[4],
-                message=r[5],
-                opened_at=r[6],
-                resolved_at=r[7],
-            )
-            for r in rows
-        )
 
     def events(self, view_key: str | None = None, *, limit: int | None = None) -> tuple[LedgerEvent, ...]:
         """Everything that happened, newest first."""

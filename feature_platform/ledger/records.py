@@ -102,7 +102,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
-    """One alert: opened once, resolved once."""
+    """One thing that was wrong: opened once, resolved once. Severity and message are the last ones."""
 
     incident_id: str
     kind: str
@@ -112,6 +112,18 @@ class Incident:
     message: str
     opened_at: datetime
     resolved_at: datetime | None
+    worse_at: datetime | None = None
+    """When it last became an error, having been opened as less."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoticeTaken:
+    """A notice of an incident that a route took."""
+
+    incident_id: str
+    event: str
+    route: str
+    taken_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

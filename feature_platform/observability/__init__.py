@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from feature_platform.observability.freshness import Freshness, FreshnessState, ServedFacts, judge_freshness
 from feature_platform.observability.incidents import WatchReport, watch
-from feature_platform.observability.problems import Problem, find_problems, freshness_of
-from feature_platform.observability.stores import StoreReport, look_at_store
+from feature_platform.observability.kinds import KINDS, Problem, problem_of_platform, problem_of_view
+from feature_platform.observability.problems import find_problems, freshness_of
+from feature_platform.observability.stores import StoreReport, find_unreachable, look_at_store
 
 __all__ = [
+    "KINDS",
     "Freshness",
     "FreshnessState",
     "Problem",
@@ -18,8 +20,11 @@ __all__ = [
     "StoreReport",
     "WatchReport",
     "find_problems",
+    "find_unreachable",
     "freshness_of",
     "judge_freshness",
     "look_at_store",
+    "problem_of_platform",
+    "problem_of_view",
     "watch",
 ]

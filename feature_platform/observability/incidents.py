@@ -1,21 +1,29 @@
-"""Incidents: problems told once when they begin and once when they end.
+"""Incidents: problems told once when they begin, when they get worse, when they stay, and once when they end.
 
-Rule: the ledger's record changes only after the notice was taken, so one that nobody took is sent again at the next
-look, and a crash in between repeats a notice but never loses one.
+Rule: level, not edge. A look compares what is wrong with what the ledger has open, and sends what was not taken yet;
+so it may be interrupted, repeated, or left out for a day, and nothing is told twice or forgotten.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 from feature_platform.declaration import FeatureRegistry
-from feature_platform.domain.feature_view import Owner
-from feature_platform.ledger import Incident, Ledger
-from feature_platform.observability.notifying import Notice, notify
-from feature_platform.observability.problems import KINDS, Problem, find_problems
+from feature_platform.ledger import Ledger
+from feature_platform.observability.kinds import LEDGER_KINDS, Problem, problem_of_platform
+from feature_platform.observability.notifying import environment
+from feature_platform.observability.problems import find_problems
+from feature_platform.observability.telling import RETRIED_FOR, Teller
+
+WATCH = "watch"
+"""Its heartbeat: the last time that somebody looked and was able to tell."""
+
+ROUTE = "route"
+_Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +32,10 @@ class WatchReport:
 
     problems: tuple[Problem, ...]
     opened: int
+    """Including those that got worse or better."""
     resolved: int
     untold: int
-    """Notices that nobody took; they are tried again."""
+    """Notices that a route did not take; they are sent again."""
 
     def __str__(self) -> str:
         if not self.problems and not self.resolved:
@@ -39,76 +48,96 @@ def watch(
     ledger: Ledger,
     registry: FeatureRegistry,
     *,
-    store: str,
+    stores: Sequence[str],
     now: datetime,
     log: Callable[[], logging.Logger],
+    also: Mapping[str, Sequence[Problem]] = MappingProxyType({}),
     environ: Mapping[str, str] | None = None,
 ) -> WatchReport:
-    """Look once: open what is new, resolve what is over, tell the owners.
+    """Look once: open what is new, resolve what is over, tell those who are concerned.
 
     Args:
         ledger: what happened.
         registry: the views and their owners.
-        store: the online store that is judged.
+        stores: names of the online stores that are judged.
         now: the instant to judge by.
         log: asked for its logger only when there is something to tell, because Dagster's makes a file for every tick
             that touches it.
+        also: what was found elsewhere, by kind. A kind that is absent was not looked for, and stays as it is.
         environ: where routes find their variables; by default the process's own.
     """
-    problems = find_problems(ledger, registry, store=store, now=now)
-    known = {(one.kind, one.subject): one for one in ledger.incidents(open_only=True) if one.kind in KINDS}
-    opened = resolved = untold = 0
-    for problem in problems:
+    found = [*find_problems(ledger, registry, stores=stores, now=now)]
+    found += [problem for problems in also.values() for problem in problems]
+    teller = Teller(ledger, registry, log=log, environ=environment(environ))
+    opened, resolved = _settle(ledger, found, kinds={*LEDGER_KINDS, *also})
+    _tell(ledger, teller, found, now=now)
+    # what the routes did is known only now
+    routes = _failing_routes(ledger, registry, teller)
+    changed = _settle(ledger, routes, kinds={ROUTE})
+    _tell(ledger, teller, routes, now=now, about_routes=True)
+    ledger.beat({WATCH: now})
+    return WatchReport(
+        problems=(*found, *routes), opened=opened + changed[0], resolved=resolved + changed[1], untold=teller.untold
+    )
+
+
+def _settle(ledger: Ledger, found: Iterable[Problem], *, kinds: Collection[str]) -> tuple[int, int]:
+    """Bring the ledger's open incidents of some kinds to what was found; how many began or changed, and ended."""
+    known = {(one.kind, one.subject): one for one in ledger.incidents(open_only=True) if one.kind in kinds}
+    opened = 0
+    for problem in found:
         incident = known.pop((problem.kind, problem.subject), None)
-        if incident is not None and incident.severity == problem.severity:
-            continue
-        if not notify(_firing(problem), problem.owner, log=log(), environ=environ):
-            untold += 1
-            continue
-        if incident is not None:  # it got worse or better: one notice, and the record follows
-            ledger.resolve_incident(incident.incident_id)
-        ledger.open_incident(
-            kind=problem.kind,
-            subject=problem.subject,
-            severity=problem.severity,
-            owner=problem.owner.email,
-            message=problem.message,
-        )
-        opened += 1
-    for incident in known.values():
-        if notify(_over(incident), _owner_of(incident, registry), log=log(), environ=environ):
-            ledger.resolve_incident(incident.incident_id)
-            resolved += 1
+        if incident is None:
+            ledger.open_incident(
+                kind=problem.kind,
+                subject=problem.subject,
+                severity=problem.severity,
+                owner=problem.owner.email or problem.owner.name,
+                message=problem.message,
+            )
+        elif incident.severity != problem.severity:
+            ledger.change_incident(incident.incident_id, severity=problem.severity, message=problem.message)
         else:
-            untold += 1
-    return WatchReport(problems=problems, opened=opened, resolved=resolved, untold=untold)
+            continue
+        opened += 1
+    return opened, sum(ledger.resolve_incident(incident.incident_id) for incident in known.values())
 
 
-def _firing(problem: Problem) -> Notice:
-    return Notice(
-        status="firing",
-        kind=problem.kind,
-        subject=problem.subject,
-        severity=problem.severity,
-        owner=problem.owner.email,
-        message=problem.message,
-    )
+def _tell(
+    ledger: Ledger, teller: Teller, found: Iterable[Problem], *, now: datetime, about_routes: bool = False
+) -> None:
+    problems: dict[_Key, Problem] = {(problem.kind, problem.subject): problem for problem in found}
+    incidents = [one for one in ledger.incidents(resolved_within=RETRIED_FOR) if (one.kind == ROUTE) is about_routes]
+    if not incidents:
+        return
+    teller.remember(ledger.notices_taken(one.incident_id for one in incidents))
+    open_now = {(one.kind, one.subject) for one in incidents if one.resolved_at is None}
+    for incident in reversed(incidents):  # in the order in which they began
+        key = (incident.kind, incident.subject)
+        if incident.resolved_at is None and key in problems:
+            teller.tell_open(incident, problems[key], now=now)
+        elif incident.resolved_at is not None and key not in open_now:
+            teller.tell_over(incident)
 
 
-def _over(incident: Incident) -> Notice:
-    return Notice(
-        status="resolved",
-        kind=incident.kind,
-        subject=incident.subject,
-        severity=incident.severity,
-        owner=incident.owner,
-        message=f"over: {incident.message}",
-    )
-
-
-def _owner_of(incident: Incident, registry: FeatureRegistry) -> Owner:
-    """Whom the incident was told to; the view may have gone since."""
-    for view in registry.views.values():
-        if incident.subject.split(" ")[0] == view.key:
-            return view.owner
-    return Owner(name=incident.owner, email=incident.owner)
+def _failing_routes(ledger: Ledger, registry: FeatureRegistry, teller: Teller) -> list[Problem]:
+    """Routes that refused a notice in this look, and those that did before and were not seen to take one since."""
+    failing = {route.name: route for route in teller.failing.values()}
+    usable = {route.name: route for route in teller.all_routes()}
+    for incident in ledger.incidents(open_only=True):
+        route = usable.get(incident.subject)
+        if incident.kind != ROUTE or route is None or route.name in failing or route.name in teller.worked:
+            continue
+        if not teller.probe(route, incident):
+            failing[route.name] = route
+            teller.failing[route.key] = route
+    return [
+        problem_of_platform(
+            ROUTE,
+            name,
+            registry,
+            severity="error",
+            message=f"{name} ({route.url.partition('://')[0]}) does not take notices; they are sent again every minute",
+        )
+        for name, route in failing.items()
+    ]

@@ -20,7 +20,8 @@ from feature_platform.domain.feature_view import FeatureView, OnlineTier
 from feature_platform.domain.late_data import LateState, judge
 from feature_platform.ledger import Ledger
 from feature_platform.observability.freshness import newest_event
-from feature_platform.observability.problems import KINDS, Problem, find_problems, served_facts
+from feature_platform.observability.kinds import LEDGER_KINDS, Problem
+from feature_platform.observability.problems import find_problems, served_facts
 from feature_platform.observability.store_meters import StoreMeters
 
 PREFIX = "feature_platform_"
@@ -47,7 +48,7 @@ def ledger_metrics(ledger: Ledger, registry: FeatureRegistry, *, store: str, now
     yield from _holdings(active)
     yield from _totals(ledger)
     yield from _late(ledger, registry)
-    yield from _problems(views, find_problems(ledger, registry, store=store, now=now), store=store)
+    yield from _problems(views, find_problems(ledger, registry, stores=(store,), now=now), store=store)
     yield _gauge(
         "source_loaded_through_timestamp_seconds",
         "Up to which arrival instant nothing of a source is missing in the lake",
@@ -240,7 +241,7 @@ def _late(ledger: Ledger, registry: FeatureRegistry) -> Iterator[Metric]:
 
 
 def _problems(views: Sequence[FeatureView], found: Sequence[Problem], *, store: str) -> Iterator[Metric]:
-    counts = {(view.key, kind): 0 for view in views for kind in KINDS}
+    counts = {(view.key, kind): 0 for view in views for kind in LEDGER_KINDS}
     for problem in found:
         counts[problem.view, problem.kind] += 1
     owners = {view.key: view.owner.name for view in views}

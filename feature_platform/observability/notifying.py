@@ -1,11 +1,12 @@
-"""Telling people: the log always, and the owner's routes.
+"""Telling people: the log always, and the routes of those who are concerned.
 
-Rule: `True` only if somebody took it. A route is `http(s)://…`, which gets the notice as JSON, or any Apprise URL; it
+Rule: `True` only if the route took it. A route is `http(s)://…`, which gets the notice as JSON, or any Apprise URL; it
 may name environment variables as `${NAME}`, so that secrets stay out of declarations.
 """
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import logging
@@ -14,11 +15,13 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from feature_platform.domain.feature_view import Owner
 
 TIMEOUT_SECONDS = 10
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,36 +35,71 @@ class Notice:
     severity: str
     owner: str
     message: str
+    impact: str = ""
+    command: str = ""
+    runbook: str = ""
 
     @property
     def title(self) -> str:
         """One line."""
         return f"[{self.status}] {self.severity}: {self.kind}: {self.subject}"
 
+    @property
+    def body(self) -> str:
+        """What people read: the cause, then who feels it, the command and the page."""
+        said = {"Impact": self.impact, "Run": self.command, "Runbook": self.runbook}
+        return "\n".join([self.message, *(f"{name}: {text}" for name, text in said.items() if text)])
+
     def to_json(self) -> dict[str, str]:
         """What a plain webhook gets."""
-        return {
-            name: getattr(self, name) for name in ("status", "kind", "subject", "severity", "owner", "message", "title")
-        }
+        names = ("status", "kind", "subject", "severity", "owner", "message", "impact", "command", "runbook", "title")
+        return {name: getattr(self, name) for name in names}
 
 
-def routes_of(owner: Owner, environ: Mapping[str, str]) -> Iterator[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One place that notices go to."""
+
+    key: str
+    """What the ledger knows it by: a hash of the route as declared, because an address may be a secret."""
+    name: str
+    """For people: `route 1 of Flight operations`."""
+    url: str = field(repr=False)
+
+
+LOG: Final = Route(key="log", name="log", url="")
+
+
+def routes_of(owner: Owner, environ: Mapping[str, str], *, escalated: bool = False) -> Iterator[Route]:
     """The owner's routes with their variables filled in; one whose variable is not set is no route."""
-    for route in owner.routes:
-        filled = re.sub(r"\$\{(\w+)\}", lambda found: environ.get(found[1], ""), route)
-        if filled and (filled == route or all(environ.get(name) for name in re.findall(r"\$\{(\w+)\}", route))):
-            yield filled
+    yield from _filled("route", owner.routes, owner, environ)
+    if escalated:
+        yield from _filled("escalation route", owner.escalation_routes, owner, environ)
 
 
-def notify(notice: Notice, owner: Owner, *, log: logging.Logger, environ: Mapping[str, str] | None = None) -> bool:
-    """Tell the log and the owner. True if a route took it, or if the owner has none and the log is all there is."""
-    log.log(logging.INFO if notice.status == "resolved" else logging.WARNING, f"{notice.title}: {notice.message}")
-    routes = tuple(routes_of(owner, os.environ if environ is None else environ))
-    if not routes:
+def _filled(what: str, declared: tuple[str, ...], owner: Owner, environ: Mapping[str, str]) -> Iterator[Route]:
+    for number, text in enumerate(declared, start=1):
+        if all(environ.get(name) for name in _VARIABLE.findall(text)):
+            yield Route(
+                key=hashlib.sha256(text.encode()).hexdigest()[:12],
+                name=f"{what} {number} of {owner.name}",
+                url=_VARIABLE.sub(lambda found: environ[found[1]], text),
+            )
+
+
+def environment(environ: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Where routes find their variables; by default the process's own."""
+    return os.environ if environ is None else environ
+
+
+def send(notice: Notice, route: Route, *, log: logging.Logger) -> bool:
+    """Send a notice to one route; whether it was taken. Nothing that a route does is raised."""
+    if route == LOG:
+        level = logging.INFO if notice.status == "resolved" else logging.WARNING
+        log.log(level, f"{notice.title}: {notice.message}")
         return True
     # one by one: Apprise calls a notification failed if any of its targets failed, and would repeat it to all
-    taken = [_send(notice, route, log=log) for route in routes]
-    return any(taken)
+    return _send(notice, route.url, log=log)
 
 
 def _send(notice: Notice, route: str, *, log: logging.Logger) -> bool:
@@ -98,4 +136,4 @@ def _apprise(notice: Notice, url: str) -> bool:
         raise ValueError("it is no URL that Apprise knows")
     kind = apprise.NotifyType.SUCCESS if notice.status == "resolved" else apprise.NotifyType.WARNING
     # the answer is an object: `is True` would be false even on success
-    return bool(target.notify(title=notice.title, body=notice.message, notify_type=kind))
+    return bool(target.notify(title=notice.title, body=notice.body, notify_type=kind))

@@ -5,14 +5,15 @@ Rule: level, not edge. The same facts give the same problems however often one l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.durations import format_duration
-from feature_platform.domain.feature_view import FeatureView, OnlineTier, Owner
+from feature_platform.domain.feature_service import FeatureService
+from feature_platform.domain.feature_view import FeatureView, OnlineTier
 from feature_platform.domain.late_data import LateState, judge, named
+from feature_platform.domain.windows import floor, partition_starting
 from feature_platform.ledger import BatchHistory, HeldBatch, Ledger
 from feature_platform.observability.freshness import (
     Freshness,
@@ -21,6 +22,7 @@ from feature_platform.observability.freshness import (
     judge_freshness,
     newest_event,
 )
+from feature_platform.observability.kinds import KINDS, Problem, problem_of_view, services_reading
 
 UNFINISHED_AFTER = timedelta(hours=2)
 """No run takes that long; its process is gone and its batches will never be published."""
@@ -33,29 +35,6 @@ UNSERVED_AFTER = timedelta(hours=2)
 correction of old data that never reached a store."""
 
 
-KINDS = ("stale", "failing", "unfinished", "unserved", "lost", "late", "held")
-"""Of problems. Metrics show a zero for each, so that what is not wrong is not merely absent."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """One thing that is wrong. Kind and subject are its identity from one look to the next."""
-
-    kind: str
-    """One of `KINDS`."""
-    subject: str
-    """The view's key, and after a space the place if that matters."""
-    severity: str
-    """`warn` or `error`."""
-    owner: Owner
-    message: str
-
-    @property
-    def view(self) -> str:
-        """The view that is wrong, by its key."""
-        return self.subject.partition(" ")[0]
-
-
 def served_facts(ledger: Ledger, view: FeatureView, store: str) -> ServedFacts:
     """What the ledger knows of a view in a store."""
     deployed = [one.deployed_at for one in ledger.deployments() if view.key in one.views]
@@ -66,114 +45,182 @@ def served_facts(ledger: Ledger, view: FeatureView, store: str) -> ServedFacts:
     return ServedFacts(store=store, newest_event=newest_event(served), expected_since=since)
 
 
-def freshness_of(ledger: Ledger, registry: FeatureRegistry, *, store: str, now: datetime) -> tuple[Freshness, ...]:
-    """Freshness of every view."""
-    return tuple(judge_freshness(view, served_facts(ledger, view, store), now=now) for view in registry.views.values())
-
-
-def find_problems(ledger: Ledger, registry: FeatureRegistry, *, store: str, now: datetime) -> tuple[Problem, ...]:
-    """Everything that is wrong at an instant."""
-    problems = [_stale(registry.views[one.view], one) for one in freshness_of(ledger, registry, store=store, now=now)]
-    for view in registry.views.values():
-        problems.append(_failing(view, ledger.failing(view.key)))
-        problems.append(_unfinished(view, ledger, now=now))
-        problems.append(_unserved(view, ledger, store, now=now))
-        problems.append(_lost(view, ledger, store))
-        problems.append(_late(view, ledger, now=now))
-        problems.append(_held(view, ledger.held(view.key)))
-    return tuple(problem for problem in problems if problem is not None)
-
-
-def _stale(view: FeatureView, freshness: Freshness) -> Problem | None:
-    if freshness.state in (FreshnessState.FRESH, FreshnessState.WAITING) or freshness.allowed is None:
-        return None
-    where = f"store {freshness.store}" if freshness.store else "the lake"
-    age, allowed = format_duration(freshness.age), format_duration(freshness.allowed)
-    if freshness.newest_event is None:
-        what = f"nothing was ever served, {age} after it could have been"
-    else:
-        what = f"its newest event ({freshness.newest_event.isoformat()}) is {age} old"
-    return Problem(
-        kind="stale",
-        subject=f"{view.key} in {where}",
-        severity=freshness.state.value,
-        owner=view.owner,
-        message=f"{view.key} in {where} is stale: {what}, {allowed} are allowed",
+def freshness_of(
+    ledger: Ledger, registry: FeatureRegistry, *, stores: Sequence[str], now: datetime
+) -> tuple[Freshness, ...]:
+    """Freshness of every view in every store; of a view that is not served, once, by what is published."""
+    return tuple(
+        judge_freshness(view, served_facts(ledger, view, store), now=now)
+        for view in registry.views.values()
+        for store in (stores if view.online is not OnlineTier.NONE else stores[:1])
     )
 
 
-def _failing(view: FeatureView, failed: Sequence[BatchHistory]) -> Problem | None:
+def find_problems(
+    ledger: Ledger, registry: FeatureRegistry, *, stores: Sequence[str], now: datetime
+) -> tuple[Problem, ...]:
+    """Everything that is wrong at an instant, as far as the ledger knows."""
+    return tuple(_find(ledger, registry, stores, now))
+
+
+def _find(ledger: Ledger, registry: FeatureRegistry, stores: Sequence[str], now: datetime) -> Iterator[Problem]:
+    for freshness in freshness_of(ledger, registry, stores=stores, now=now):
+        yield from _stale(registry, registry.views[freshness.view], freshness)
+        yield from _needs(registry, registry.views[freshness.view], freshness)
+    for view in registry.views.values():
+        yield from _failing(registry, view, ledger.failing(view.key))
+        yield from _unfinished(registry, view, ledger, now=now)
+        for store in stores if view.online is not OnlineTier.NONE else ():
+            yield from _unserved(registry, view, ledger, store, now=now)
+            yield from _lost(registry, view, ledger, store)
+            yield from _differs(registry, view, ledger, store)
+        yield from _late(registry, view, ledger, now=now)
+        yield from _held(registry, view, ledger.held(view.key))
+
+
+def _place(freshness: Freshness) -> str:
+    return f"store {freshness.store}" if freshness.store else "the lake"
+
+
+def _how_old(freshness: Freshness) -> str:
+    age = format_duration(freshness.age)
+    if freshness.newest_event is None:
+        return f"nothing was ever served, {age} after it could have been"
+    return f"its newest event ({freshness.newest_event.isoformat()}) is {age} old"
+
+
+def _stale(registry: FeatureRegistry, view: FeatureView, freshness: Freshness) -> Iterator[Problem]:
+    if freshness.state in (FreshnessState.FRESH, FreshnessState.WAITING) or freshness.allowed is None:
+        return
+    yield problem_of_view(
+        "stale",
+        view,
+        registry,
+        place=_place(freshness),
+        severity=freshness.state.value,
+        message=f"{view.key} in {_place(freshness)} is stale: {_how_old(freshness)},"
+        f" {format_duration(freshness.allowed)} are allowed",
+    )
+
+
+def _needs(registry: FeatureRegistry, view: FeatureView, freshness: Freshness) -> Iterator[Problem]:
+    """Services that need fresher values than they are given, whatever the view itself promises."""
+    for service in services_reading(registry, view) if freshness.store else ():
+        if not can_meet(view, service) or service.freshness is None or freshness.age <= service.freshness:
+            continue
+        yield Problem(
+            kind="need",
+            subject=f"{view.key} in {_place(freshness)} for {service.name}",
+            severity="error",
+            owner=service.owner,
+            message=f"service {service.name} needs values of {view.key} no older than"
+            f" {format_duration(service.freshness)}; in {_place(freshness)} {_how_old(freshness)}."
+            f" Owner of the view: {view.owner.email or view.owner.name}",
+            impact=KINDS["need"].impact,
+            command=KINDS["need"].command,
+        )
+
+
+def can_meet(view: FeatureView, service: FeatureService) -> bool:
+    """Whether a view that is on time is as fresh as the service needs.
+
+    A daily view never is three hours fresh, and that is no incident: a service declares one need for all it reads.
+    """
+    partition = partition_starting(floor(view.begin, view.grain), view.grain)
+    oldest = partition.end - partition.start + view.availability_delay
+    return service.freshness is not None and oldest <= service.freshness
+
+
+def _failing(registry: FeatureRegistry, view: FeatureView, failed: Sequence[BatchHistory]) -> Iterator[Problem]:
     """Partitions whose last finished attempt failed."""
     if not failed:
-        return None
+        return
     last = max(failed, key=lambda history: history.batch.seq)
     keys = ", ".join(history.batch.partition.key for history in failed[:5]) + (", …" if len(failed) > 5 else "")  # noqa: PLR2004
-    return Problem(
-        kind="failing",
-        subject=view.key,
+    yield problem_of_view(
+        "failing",
+        view,
+        registry,
         severity="error",
-        owner=view.owner,
         message=f"{view.key} fails for {len(failed)} partition(s) ({keys}); what was published before keeps serving."
         f" Last reason: {last.failure}",
     )
 
 
-def _unfinished(view: FeatureView, ledger: Ledger, *, now: datetime) -> Problem | None:
+def _unfinished(registry: FeatureRegistry, view: FeatureView, ledger: Ledger, *, now: datetime) -> Iterator[Problem]:
     left = [one for one in ledger.unfinished(view.key) if now - one.opened_at > UNFINISHED_AFTER]
     if not left:
-        return None
-    return Problem(
-        kind="unfinished",
-        subject=view.key,
+        return
+    yield problem_of_view(
+        "unfinished",
+        view,
+        registry,
         severity="warn",
-        owner=view.owner,
         message=f"{view.key} has {len(left)} batch(es) opened more than {format_duration(UNFINISHED_AFTER)} ago and"
         f" never finished (first: {left[0].batch.partition.key}, run {left[0].run_id}); nobody sees them",
     )
 
 
-def _unserved(view: FeatureView, ledger: Ledger, store: str, *, now: datetime) -> Problem | None:
-    if view.online is OnlineTier.NONE:
-        return None
+def _unserved(
+    registry: FeatureRegistry, view: FeatureView, ledger: Ledger, store: str, *, now: datetime
+) -> Iterator[Problem]:
     synced = ledger.synced_position(view.key, store)
     first = next(iter(ledger.published_between(view.key, synced, synced + 1)), None)
     if first is None or now - first.published_at <= UNSERVED_AFTER:
-        return None
-    return Problem(
-        kind="unserved",
-        subject=f"{view.key} in store {store}",
+        return
+    yield problem_of_view(
+        "unserved",
+        view,
+        registry,
+        place=f"store {store}",
         severity="warn",
-        owner=view.owner,
         message=f"{view.key} has {ledger.head(view.key) - synced} publish(es) that store {store} has not got, the first"
         f" ({first.partition.key}) since {format_duration(now - first.published_at)};"
         f" `feature-platform sync {view.key}` brings them",
     )
 
 
-def _lost(view: FeatureView, ledger: Ledger, store: str) -> Problem | None:
+def _lost(registry: FeatureRegistry, view: FeatureView, ledger: Ledger, store: str) -> Iterator[Problem]:
     """The store lost what it held of a view, and no sync has brought it back yet."""
-    if view.online is OnlineTier.NONE:
-        return None
     incident = next(reversed(ledger.served_history(view.key, store).incidents), None)
     if incident is None or incident.until is not None:
-        return None
-    return Problem(
-        kind="lost",
-        subject=f"{view.key} in store {store}",
+        return
+    yield problem_of_view(
+        "lost",
+        view,
+        registry,
+        place=f"store {store}",
         severity="error",
-        owner=view.owner,
         message=f"store {store} was {incident.loss.value} after {incident.since.isoformat()} and does not hold"
         f" {view.key} as the ledger says; `feature-platform sync {view.key}` builds it again",
     )
 
 
-def _late(view: FeatureView, ledger: Ledger, *, now: datetime) -> Problem | None:
+def _differs(registry: FeatureRegistry, view: FeatureView, ledger: Ledger, store: str) -> Iterator[Problem]:
+    """A comparison found other values than the ledger derives, and none has cleared it since."""
+    found = ledger.open_difference(view.key, store)
+    if found is None:
+        return
+    causes = ", ".join(f"{cause} {count}" for cause, count in found.causes.items() if count)
+    yield problem_of_view(
+        "parity",
+        view,
+        registry,
+        place=f"store {store}",
+        severity="error",
+        message=f"{found.differing} of {found.compared} entities of {view.key} compared in store {store} at"
+        f" {found.checked_at.isoformat(timespec='seconds')} differ from what the ledger derives ({causes});"
+        f" `feature-platform parity {view.key} --full --repair` brings them back",
+    )
+
+
+def _late(registry: FeatureRegistry, view: FeatureView, ledger: Ledger, *, now: datetime) -> Iterator[Problem]:
     """Rows that came after the window of the view's policy, and recomputations that never began."""
     found = [(late, judge(late, view.late_data)) for late in ledger.late_partitions(view.key)]
     beyond = [late for late, state in found if state is LateState.BEYOND]
     overdue = [late for late, state in found if state is LateState.DUE and now - late.found_at > LATE_AFTER]
     if not beyond and not overdue:
-        return None
+        return
     said = []
     if beyond:
         rows = sum(late.row_count for late in beyond)
@@ -183,23 +230,23 @@ def _late(view: FeatureView, ledger: Ledger, *, now: datetime) -> Problem | None
         )
     if overdue:
         said.append(f"nothing recomputes {named([late.partition for late in overdue])}, though rows came too late")
-    return Problem(
-        kind="late",
-        subject=view.key,
+    yield problem_of_view(
+        "late",
+        view,
+        registry,
         severity="warn",
-        owner=view.owner,
         message=f"{view.key}: {'; '.join(said)}; `feature-platform late {view.key}` says what to do",
     )
 
 
-def _held(view: FeatureView, held: Sequence[HeldBatch]) -> Problem | None:
+def _held(registry: FeatureRegistry, view: FeatureView, held: Sequence[HeldBatch]) -> Iterator[Problem]:
     if not held:
-        return None
-    return Problem(
-        kind="held",
-        subject=view.key,
+        return
+    yield problem_of_view(
+        "held",
+        view,
+        registry,
         severity="warn",
-        owner=view.owner,
         message=f"{view.key}: {named([one.batch.partition for one in held])} computed again for late rows, held since"
         f" {format_duration(max(one.age for one in held))}; look with `feature-platform late diff {view.key}`, then"
         f" `late approve` or `late reject`",

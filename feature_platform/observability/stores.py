@@ -6,13 +6,16 @@ recorded: until it is seen again, nobody knows what it holds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.feature_view import OnlineTier
 from feature_platform.domain.serving_history import Sighting
+from feature_platform.errors import StoreUnavailableError
 from feature_platform.ledger import Ledger
+from feature_platform.observability.kinds import Problem, problem_of_platform
 from feature_platform.online import functions
 from feature_platform.online.connection import Connection
 from feature_platform.online.settings import ValkeyAddress
@@ -51,3 +54,27 @@ def look_at_store(ledger: Ledger, registry: FeatureRegistry, *, store: str, valk
     }
     is_news = ledger.record_look(store, asked, seen, server_run_id=look.server_run_id)
     return StoreReport(store=store, views=sum(held is not None for held in look.positions.values()), is_news=is_news)
+
+
+def find_unreachable(registry: FeatureRegistry, stores: Mapping[str, str]) -> Iterator[Problem]:
+    """The stores, name to address, that do not answer twice in a row."""
+    for store, url in stores.items():
+        error = _silence(url) and _silence(url)
+        if error is not None:
+            yield problem_of_platform(
+                "unreachable",
+                f"store {store}",
+                registry,
+                severity="error",
+                message=f"online store {store} does not answer: {error}",
+            )
+
+
+def _silence(valkey_url: str) -> StoreUnavailableError | None:
+    """Why a store does not answer; None if it does."""
+    try:
+        with closing(Connection(ValkeyAddress.parse(valkey_url), TIMEOUT_SECONDS)) as connection:
+            connection.call("PING")
+    except StoreUnavailableError as error:
+        return error
+    return None

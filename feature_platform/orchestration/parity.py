@@ -61,10 +61,15 @@ def build_parity_asset(settings: Settings, registry: FeatureRegistry, view: Feat
     )
     def parity(context: dg.AssetExecutionContext, config: ParityConfig) -> Iterator[dg.MaterializeResult[Any]]:
         # imported here: it loads DuckDB and pyarrow, which definitions do not need
+        from feature_platform.ledger import Ledger
         from feature_platform.sync.parity import check_parity, repair
 
         with dagster_failures():
-            report = check_parity(settings, registry, view, **({"sample": None} if config.full else {}))
+            with Ledger.connect(settings.ledger_url) as ledger:
+                open_difference = ledger.open_difference(view.key, settings.store)
+            # what differed is looked at again until it is found equal; else another sample each time
+            seed = open_difference.seed if open_difference else None
+            report = check_parity(settings, registry, view, seed=seed, **({"sample": None} if config.full else {}))
             if config.repair and report.differing:
                 context.log.warning(f"{report.differing} of {report.compared} entities differed; repairing")
                 report = repair(settings, registry, report, run_id=context.run.run_id)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.orchestration.dead_runs import give_up_batches_of_dead_runs
+from feature_platform.orchestration.watching_automation import find_dead_automation
+from feature_platform.orchestration.watching_runs import find_failed_runs, find_stuck_runs
 from feature_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from feature_platform.ledger import Ledger
+    from feature_platform.observability import Problem
 
 INCIDENT_SENSOR = "incidents"
 STORE_SENSOR = "look_at_online_store"
 _SECONDS_BETWEEN_LOOKS = 60
+_REGULAR = timedelta(minutes=5)
+"""Looks that are further apart than this had a pause between them."""
 
 
 def build_incident_sensor(settings: Settings, registry: FeatureRegistry) -> dg.SensorDefinition:
@@ -22,7 +32,8 @@ def build_incident_sensor(settings: Settings, registry: FeatureRegistry) -> dg.S
         name=INCIDENT_SENSOR,
         minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Staleness by data time, batches left unfinished, failing partitions: told once, resolved once.",
+        description="Everything that is wrong, from stale views to schedules that are switched off: told once,"
+        " resolved once.",
     )
     def incidents(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         # imported here: it loads psycopg2, and Apprise once there is something to say
@@ -31,11 +42,50 @@ def build_incident_sensor(settings: Settings, registry: FeatureRegistry) -> dg.S
 
         with Ledger.connect(settings.ledger_url) as ledger:
             given_up = give_up_batches_of_dead_runs(ledger, context.instance)
-            report = watch(ledger, registry, store=settings.store, now=datetime.now(UTC), log=lambda: context.log)
+            now = datetime.now(UTC)
+            report = watch(
+                ledger,
+                registry,
+                stores=tuple(settings.all_stores),
+                now=now,
+                log=lambda: context.log,
+                also=find_elsewhere(context, settings, registry, ledger, now=now),
+            )
+            ledger.beat(_daemons(context.instance))
         dead = f"; {given_up} batch(es) of runs that are over given up" if given_up else ""
         return dg.SkipReason(f"{report}{dead}")
 
     return incidents
+
+
+def find_elsewhere(
+    context: dg.SensorEvaluationContext, settings: Settings, registry: FeatureRegistry, ledger: Ledger, *, now: datetime
+) -> dict[str, Sequence[Problem]]:
+    """What is wrong and not in the ledger, by kind; a kind that cannot be judged now is absent."""
+    # imported here: it loads psycopg2 and libvalkey
+    from feature_platform.observability import find_unreachable
+
+    found: dict[str, Sequence[Problem]] = {
+        "unreachable": tuple(find_unreachable(registry, settings.all_stores)),
+        "run_failed": tuple(find_failed_runs(context.instance, ledger, registry, now=now)),
+        "run_stuck": tuple(find_stuck_runs(context.instance, registry, now=now)),
+    }
+    last = context.last_tick_completion_time
+    if context.repository_def is not None and last and now - datetime.fromtimestamp(last, tz=UTC) < _REGULAR:
+        found["automation"] = tuple(
+            find_dead_automation(
+                context.instance, context.repository_def, registry, now=now, itself=context.sensor_name
+            )
+        )
+    return found
+
+
+def _daemons(instance: dg.DagsterInstance) -> dict[str, datetime]:
+    """When each of Dagster's daemons last said that it lives."""
+    return {
+        f"daemon {kind}": datetime.fromtimestamp(beat.timestamp, tz=UTC)
+        for kind, beat in instance.get_daemon_heartbeats().items()
+    }
 
 
 def build_store_sensor(settings: Settings, registry: FeatureRegistry) -> dg.SensorDefinition:

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tiny_platform import TinyPlatform
 
 from feature_platform.observability.exporter import PlatformCollector
-from feature_platform.observability.problems import KINDS
+from feature_platform.observability.kinds import LEDGER_KINDS
 from feature_platform.sync import sync
 
 LOG = logging.getLogger("test_exporter")
@@ -47,7 +47,7 @@ def test_what_is_served_and_what_is_not(tiny: TinyPlatform, valkey_url: str) -> 
     assert list(before["view_ever_served"].values()) == [0, 0]
     assert next(iter(values_of(before["view_data_timestamp_seconds"], view.key))) >= view.begin.timestamp()
     assert set(before["view_problems"].values()) <= {0, 1}
-    assert len(values_of(before["view_problems"], view.key)) == len(KINDS)
+    assert len(values_of(before["view_problems"], view.key)) == len(LEDGER_KINDS)
 
     tiny.materialize("user_activity", "2024-01-02")
     published = scrape(tiny)

@@ -72,7 +72,7 @@ def look(ledger, view, webhook):
     registry = registry_of(view)
 
     def look(now: datetime):
-        return watch(ledger, registry, store="default", now=now, log=lambda: LOG, environ={"OPS_URL": webhook.url})
+        return watch(ledger, registry, stores=("default",), now=now, log=lambda: LOG, environ={"OPS_URL": webhook.url})
 
     return look
 
@@ -109,7 +109,7 @@ def sync(ledger: Ledger, view: FeatureView) -> None:
 
 
 def state(ledger: Ledger, view: FeatureView, now: datetime) -> FreshnessState:
-    (freshness,) = freshness_of(ledger, registry_of(view), store="default", now=now)
+    (freshness,) = freshness_of(ledger, registry_of(view), stores=("default",), now=now)
     return freshness.state
 
 
@@ -195,26 +195,37 @@ def test_a_notice_nobody_took_changes_nothing_and_is_sent_again(ledger, view, lo
     sync(ledger, view)
     stale_at = BEGIN + DAY + timedelta(hours=51)
     webhook.refusing = True
-    assert look(stale_at).untold == 1
-    assert ledger.incidents() == ()
+    for _ in range(2):
+        report = look(stale_at)
+        assert report.untold == 1
+        assert [(one.kind, one.subject) for one in report.problems] == [
+            ("stale", "carrier_delays@1 in store default"),
+            ("route", "route 1 of ops"),
+        ]
+    assert len(ledger.incidents(open_only=True)) == 2
+    assert webhook.taken == []
     webhook.refusing = False
     look(stale_at)
     publish(ledger, view, 2)
     sync(ledger, view)
     webhook.refusing = True
     assert look(stale_at).untold == 1
-    assert len(ledger.incidents(open_only=True)) == 1
+    assert [one.kind for one in ledger.incidents(open_only=True)] == ["route"]
     webhook.refusing = False
     look(stale_at)
+    look(stale_at)
     assert ledger.incidents(open_only=True) == ()
-    assert [notice["status"] for notice in webhook.taken] == ["firing", "resolved"]
+    assert [(notice["status"], notice["kind"]) for notice in webhook.taken] == [
+        ("firing", "stale"),
+        ("resolved", "stale"),
+    ]
 
 
 def test_without_a_route_the_log_is_told(ledger, view, caplog):
     publish(ledger, view, 0)
     sync(ledger, view)
     with caplog.at_level(logging.WARNING, logger=LOG.name):
-        watch(ledger, registry_of(view), store="default", now=BEGIN + 9 * DAY, log=lambda: LOG, environ={})
+        watch(ledger, registry_of(view), stores=("default",), now=BEGIN + 9 * DAY, log=lambda: LOG, environ={})
     assert "is stale" in caplog.text
     assert len(ledger.incidents(open_only=True)) == 1
 
@@ -228,10 +239,10 @@ def test_the_log_is_asked_for_only_if_there_is_something_to_tell(ledger, view):
 
     publish(ledger, view, 0)
     sync(ledger, view)
-    assert watch(ledger, registry_of(view), store="default", now=BEGIN + DAY, log=log, environ={}).problems == ()
+    assert watch(ledger, registry_of(view), stores=("default",), now=BEGIN + DAY, log=log, environ={}).problems == ()
     assert asked == []  # Dagster keeps a file for each tick whose log was touched
     for _ in range(2):
-        assert watch(ledger, registry_of(view), store="default", now=BEGIN + 9 * DAY, log=log, environ={}).problems
+        assert watch(ledger, registry_of(view), stores=("default",), now=BEGIN + 9 * DAY, log=log, environ={}).problems
     assert asked == [1]
 
 
@@ -240,7 +251,9 @@ def test_a_route_that_is_no_url_stops_nothing_and_its_secret_is_not_logged(ledge
     sync(ledger, view)
     routed = replace(view, owner=replace(view.owner, routes=("http://127.0.0.1/top secret",)))
     with caplog.at_level(logging.WARNING, logger=LOG.name):
-        report = watch(ledger, registry_of(routed), store="default", now=BEGIN + 9 * DAY, log=lambda: LOG, environ={})
+        report = watch(
+            ledger, registry_of(routed), stores=("default",), now=BEGIN + 9 * DAY, log=lambda: LOG, environ={}
+        )
     assert report.untold == 1
     assert "not taken by its http route" in caplog.text
     assert "top secret" not in caplog.text
@@ -251,7 +264,7 @@ def test_apprise_takes_its_own_urls(ledger, view, webhook):
     sync(ledger, view)
     url = webhook.url.replace("http://", "json://")
     routed = replace(view, owner=replace(view.owner, routes=(url,)))
-    watch(ledger, registry_of(routed), store="default", now=BEGIN + 9 * DAY, log=lambda: LOG, environ={})
+    watch(ledger, registry_of(routed), stores=("default",), now=BEGIN + 9 * DAY, log=lambda: LOG, environ={})
     (told,) = webhook.taken
     assert "carrier_delays@1" in told["message"]
 

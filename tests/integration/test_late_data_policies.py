@@ -72,13 +72,13 @@ class Stack:
 
     def problems(self, now: datetime | None = None) -> dict[str, str]:
         with Ledger.connect(self.settings.ledger_url) as ledger:
-            found = find_problems(ledger, self.registry, store="default", now=now or datetime.now(UTC))
+            found = find_problems(ledger, self.registry, stores=("default",), now=now or datetime.now(UTC))
         return {one.kind: one.message for one in found if one.view == VIEW}
 
     def watch(self) -> tuple[int, int]:
         """One tick of the sensor `incidents`: how many it told of, and how many it told are over."""
         with Ledger.connect(self.settings.ledger_url) as ledger:
-            told = watch(ledger, self.registry, store="default", now=datetime.now(UTC), log=lambda: LOG, environ={})
+            told = watch(ledger, self.registry, stores=("default",), now=datetime.now(UTC), log=lambda: LOG, environ={})
         return told.opened, told.resolved
 
     def numbers(self) -> dict[str, int]:

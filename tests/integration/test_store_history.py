@@ -49,7 +49,7 @@ def look(platform: Platform, ledger: Ledger):
 
 
 def problems_of(platform: Platform, ledger: Ledger):
-    return find_problems(ledger, platform.registry, store="default", now=datetime.now(UTC))
+    return find_problems(ledger, platform.registry, stores=("default",), now=datetime.now(UTC))
 
 
 def run(platform: Platform) -> None:

@@ -272,6 +272,11 @@ FAULTS: dict[str, tuple[Callable[[Manifest], None], str, str]] = {
     "unknown group": (_node(group="operation"), "not declared", ""),
     "owner without address": (_group(owner={"name": "Operations"}), "e-mail", "owner: {name"),
     "owner with a bad address": (_group(owner={"email": "operations"}), "e-mail", "owner: {name"),
+    "escalation without a time": (
+        _group(config={"meta": {"escalation": {"routes": ["x://y"]}}}),
+        "config.meta.escalation.after` is missing",
+        "after: 4 hours",
+    ),
     "routes as a word": (_group(config={"meta": {"routes": "x"}}), "routes", "list"),
     "no description": (_node(description=" "), "no description", ""),
     "column without description": (_column("flights_7d", "bigint", ""), "column flights_7d has no description", ""),

@@ -85,7 +85,24 @@ def check_parity(
             # a store or a ledger that moved meanwhile may have been seen half way: not what a difference is reported on
             if not report.differing or not look_at.moved() or look == MAX_LOOKS - 1:
                 break
+        _record(ledger, report)
     return report
+
+
+def _record(ledger: Ledger, report: ParityReport) -> None:
+    """Keep what was found: an incident hangs on it until the same entities are found equal."""
+    ledger.record_parity(
+        view=report.view,
+        store=report.store,
+        compared=report.compared,
+        differing=report.differing,
+        only_late=bool(report.differing) and report.only_late,
+        fraction=report.fraction,
+        seed=report.seed,
+        outcomes={kind.value: count for kind, count in report.outcomes.items() if count},
+        causes={cause.value: count for cause, count in report.causes.items() if count},
+        seconds=report.seconds,
+    )
 
 
 def repair(

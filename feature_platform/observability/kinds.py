@@ -1,0 +1,213 @@
+"""Kinds of problems: what each means for whom, the page to read and the command to begin with. Pure.
+
+Rule: a problem is told with its cause, its impact, a page and a command; nobody is paged with a name alone. Every kind
+has its page in docs/runbook (a test looks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from feature_platform.declaration import FeatureRegistry
+from feature_platform.domain.feature_service import FeatureService
+from feature_platform.domain.feature_view import FeatureView, Owner
+
+RUNBOOKS: Final = "docs/runbook"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What all problems of one kind have in common."""
+
+    impact: str
+    """What it does to those who read features."""
+    page: str
+    """In docs/runbook."""
+    command: str
+    """To begin with; `{view}` is the view it is about."""
+    is_felt_online: bool = False
+    """Requests are answered otherwise than they should be, so services that declared a need are told as well."""
+
+
+LEDGER_KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
+    {
+        "stale": Kind(
+            impact="requests get older values than the view promises, with status `stale`, and none once the ttl is"
+            " over",
+            page="stale-view.md",
+            command="feature-platform status",
+        ),
+        "need": Kind(
+            impact="the model is given values that are older than it says it can use",
+            page="stale-view.md",
+            command="feature-platform status",
+        ),
+        "failing": Kind(
+            impact="what was published before keeps serving and gets older",
+            page="failed-check.md",
+            command="feature-platform ledger batches {view}",
+        ),
+        "unfinished": Kind(
+            impact="nobody sees these batches; their partitions may be missing",
+            page="unfinished-batch.md",
+            command="feature-platform ledger unfinished",
+        ),
+        "unserved": Kind(
+            impact="training sees values that serving has not got",
+            page="online-store.md",
+            command="feature-platform sync {view}",
+        ),
+        "lost": Kind(
+            impact="requests get no values until a sync has built them again",
+            page="online-store.md",
+            command="feature-platform sync {view}",
+            is_felt_online=True,
+        ),
+        "parity": Kind(
+            impact="requests get other values than training will see for the same instant",
+            page="parity.md",
+            command="feature-platform parity {view} --full",
+            is_felt_online=True,
+        ),
+        "late": Kind(
+            impact="none on what is served; training and serving are without the rows",
+            page="late-data.md",
+            command="feature-platform late {view}",
+        ),
+        "held": Kind(
+            impact="none on what is served; the new batch waits for a decision",
+            page="late-data.md",
+            command="feature-platform late diff {view}",
+        ),
+    }
+)
+"""Derived from the ledger alone, per view. Metrics show a zero for each, so that what is not wrong is not merely
+absent."""
+
+WATCH_KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
+    {
+        "unreachable": Kind(
+            impact="requests for features fail in this store; what is published meanwhile is not brought to it",
+            page="online-store.md",
+            command="feature-platform status",
+            is_felt_online=True,
+        ),
+        "run_failed": Kind(
+            impact="what the run was to make is missing; what was there before is still read",
+            page="failed-run.md",
+            command="feature-platform status",
+        ),
+        "run_stuck": Kind(
+            impact="what the run is to make comes late, and it keeps others from its place in the queue",
+            page="stuck-run.md",
+            command="feature-platform ledger unfinished",
+        ),
+        "automation": Kind(
+            impact="what it starts or looks at is left undone, without any run that fails",
+            page="automation-off.md",
+            command="feature-platform status",
+        ),
+        "route": Kind(
+            impact="people who should be told of problems are not",
+            page="route-failing.md",
+            command="feature-platform status",
+        ),
+    }
+)
+"""Found by the watch in the daemon: by asking stores, Dagster and the routes themselves."""
+
+KINDS: Final[Mapping[str, Kind]] = MappingProxyType({**LEDGER_KINDS, **WATCH_KINDS})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong. Kind and subject are its identity from one look to the next."""
+
+    kind: str
+    """One of `KINDS`."""
+    subject: str
+    """The view's key, and after a space the place if that matters; else the part of the platform."""
+    severity: str
+    """`warn` or `error`."""
+    owner: Owner
+    message: str
+    """What is wrong, and why."""
+    impact: str = ""
+    """On whom, with what consequence."""
+    command: str = ""
+    consumers: tuple[Owner, ...] = ()
+    """Owners of services that feel it and declared a need."""
+
+    @property
+    def view(self) -> str:
+        """The view that is wrong, by its key; the first word of the subject if it is about none."""
+        return self.subject.partition(" ")[0]
+
+    @property
+    def runbook(self) -> str:
+        """The page to read."""
+        return f"{RUNBOOKS}/{KINDS[self.kind].page}"
+
+
+def problem_of_view(
+    kind: str, view: FeatureView, registry: FeatureRegistry, *, severity: str, message: str, place: str = ""
+) -> Problem:
+    """A problem of a view, told to its owner, and to consumers that feel it and declared a need."""
+    about = KINDS[kind]
+    services = services_reading(registry, view)
+    return Problem(
+        kind=kind,
+        subject=f"{view.key} in {place}" if place else view.key,
+        severity=severity,
+        owner=view.owner,
+        message=message,
+        impact=f"{about.impact} ({_named(services)})",
+        command=about.command.format(view=view.key),
+        consumers=_with_needs(services) if about.is_felt_online else (),
+    )
+
+
+def problem_of_platform(
+    kind: str,
+    subject: str,
+    registry: FeatureRegistry,
+    *,
+    severity: str,
+    message: str,
+    command: str = "",
+) -> Problem:
+    """A problem of the platform itself, told to its own people."""
+    about = KINDS[kind]
+    services = tuple(registry.services.values()) if about.is_felt_online else ()
+    return Problem(
+        kind=kind,
+        subject=subject,
+        severity=severity,
+        owner=registry.platform,
+        message=message,
+        impact=f"{about.impact} ({_named(services)})" if services else about.impact,
+        command=command or about.command,
+        consumers=_with_needs(services),
+    )
+
+
+def services_reading(registry: FeatureRegistry, view: FeatureView) -> tuple[FeatureService, ...]:
+    """The feature services that read a view."""
+    return tuple(
+        service
+        for service in registry.services.values()
+        if any(selection.key == view.key for selection in service.selections)
+    )
+
+
+def _with_needs(services: tuple[FeatureService, ...]) -> tuple[Owner, ...]:
+    return tuple(dict.fromkeys(one.owner for one in services if one.latency_budget or one.freshness))
+
+
+def _named(services: tuple[FeatureService, ...]) -> str:
+    if not services:
+        return "no declared service reads it"
+    return f"read by {', '.join(one.name for one in services)}"

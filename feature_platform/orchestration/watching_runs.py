@@ -1,0 +1,208 @@
+"""Runs that failed and left something missing, and runs that do not get on: as problems, for the watch.
+
+Rule: level, not edge. A failed run is a problem as long as something it was to make is missing, whoever makes it in the
+end; how often it was tried does not matter. What the ledger says of a view's batches is told by the ledger's own
+kinds, once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from feature_platform.declaration import FeatureRegistry
+from feature_platform.domain.durations import format_duration
+from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.orchestration import keys
+
+if TYPE_CHECKING:
+    from feature_platform.ledger import Ledger
+    from feature_platform.observability import Problem
+
+LOOKED_BACK = timedelta(days=7)
+"""What failed longer ago, and nobody missed, nobody will."""
+STUCK_AFTER = timedelta(hours=1)
+"""Without a word. Loads, syncs and checks report as they go; one dbt model takes minutes."""
+QUEUED_AFTER = timedelta(minutes=15)
+"""With no run in progress: who should start the queued ones does not."""
+_MOST_RUNS = 50
+_WILL_RETRY = "dagster/will_retry"
+_LONGEST_REASON = 300
+_IN_PROGRESS = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Planned:
+    """What a run was to make of one asset."""
+
+    asset: dg.AssetKey
+    partitions: tuple[str, ...]
+    """None of them for an asset without partitions."""
+    storage_id: int
+
+
+def find_failed_runs(
+    instance: dg.DagsterInstance, ledger: Ledger, registry: FeatureRegistry, *, now: datetime
+) -> Iterator[Problem]:
+    """Runs that failed for good and whose assets are still missing, one problem per view or asset."""
+    from feature_platform.observability import problem_of_platform, problem_of_view
+
+    failed = instance.get_run_records(
+        dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=now - LOOKED_BACK), limit=_MOST_RUNS
+    )
+    missing: defaultdict[str, list[dg.RunRecord]] = defaultdict(list)
+    views = _views_by_asset(registry)
+    for record in failed:
+        if record.dagster_run.tags.get(_WILL_RETRY) == "true":
+            continue
+        for subject in _left_undone(instance, ledger, registry, record):
+            missing[subject].append(record)
+    for subject, records in missing.items():
+        newest = records[0]
+        said = (
+            f"{len(records)} run(s) failed, the last one {newest.dagster_run.run_id[:8]} of {_job(newest)}:"
+            f" {_reason(instance, newest)}"
+        )
+        view = views.get(subject)
+        if view is not None:
+            yield problem_of_view("run_failed", view, registry, severity="error", message=f"{view.key}: {said}")
+        else:
+            yield problem_of_platform("run_failed", subject, registry, severity="error", message=f"{subject}: {said}")
+
+
+def find_stuck_runs(instance: dg.DagsterInstance, registry: FeatureRegistry, *, now: datetime) -> Iterator[Problem]:
+    """Runs in progress that have said nothing for long, and a queue that nobody takes runs from."""
+    from feature_platform.observability import problem_of_platform
+
+    in_progress = instance.get_run_records(dg.RunsFilter(statuses=_IN_PROGRESS), limit=_MOST_RUNS)
+    for record in in_progress:
+        silent = now - _last_word(instance, record)
+        if silent > STUCK_AFTER:
+            run_id = record.dagster_run.run_id
+            yield problem_of_platform(
+                "run_stuck",
+                f"run {run_id}",
+                registry,
+                severity="error",
+                message=f"run {run_id[:8]} of {_job(record)} is in progress and has said nothing for"
+                f" {format_duration(silent)}",
+            )
+    queued = instance.get_run_records(
+        dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]), limit=1, order_by="create_timestamp", ascending=True
+    )
+    waiting = now - queued[0].create_timestamp if queued else timedelta(0)
+    if waiting > QUEUED_AFTER and not in_progress:
+        yield problem_of_platform(
+            "run_stuck",
+            "queue",
+            registry,
+            severity="error",
+            message=f"runs are queued for {format_duration(waiting)} and none is in progress",
+        )
+
+
+def _left_undone(
+    instance: dg.DagsterInstance, ledger: Ledger, registry: FeatureRegistry, record: dg.RunRecord
+) -> Iterator[str]:
+    """What a failed run was to make and nothing has made since: views by their key, other assets, or the job."""
+    planned = _planned(instance, record)
+    if not planned:
+        again = dg.RunsFilter(
+            job_name=record.dagster_run.job_name,
+            statuses=[dg.DagsterRunStatus.SUCCESS],
+            created_after=record.create_timestamp,
+        )
+        if not instance.get_run_records(again, limit=1):
+            yield record.dagster_run.job_name
+        return
+    views = {keys.view_key(view): view for view in registry.views.values()}
+    served = {keys.online_key(view): view for view in registry.views.values() if view.online is not OnlineTier.NONE}
+    found: dict[str, None] = {}
+    for one in planned:
+        if one.asset in views:
+            view = views[one.asset]
+            if _is_unpublished(ledger, view, one, since=record.create_timestamp):
+                found[view.key] = None
+        elif one.asset in served:
+            continue  # whether a store is behind, the ledger says
+        elif not _is_made_since(instance, one):
+            found[one.asset.to_user_string()] = None
+    yield from found
+
+
+def _planned(instance: dg.DagsterInstance, record: dg.RunRecord) -> list[_Planned]:
+    events = instance.get_records_for_run(
+        record.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    ).records
+    planned = []
+    for event in events:
+        data: Any = event.event_log_entry.get_dagster_event().event_specific_data
+        if data.partitions_subset is not None:
+            partitions = tuple(data.partitions_subset.get_partition_keys())
+        else:
+            partitions = (data.partition,) if data.partition is not None else ()
+        planned.append(_Planned(asset=data.asset_key, partitions=partitions, storage_id=event.storage_id))
+    return planned
+
+
+def _is_unpublished(ledger: Ledger, view: FeatureView, planned: _Planned, *, since: datetime) -> bool:
+    """Whether a partition of a view was published by nobody since, though no batch of it failed either."""
+    fails = {history.batch.partition.key for history in ledger.failing(view.key)}
+    published = {one.partition.key for one in ledger.active_batches(view.key) if one.published_at > since}
+    waits = {one.batch.partition.key for one in ledger.held(view.key)}
+    return bool(set(planned.partitions) - fails - published - waits)
+
+
+def _is_made_since(instance: dg.DagsterInstance, planned: _Planned) -> bool:
+    wanted = max(len(planned.partitions), 1)
+    made = instance.fetch_materializations(
+        dg.AssetRecordsFilter(
+            asset_key=planned.asset,
+            asset_partitions=planned.partitions or None,
+            after_storage_id=planned.storage_id,
+        ),
+        limit=4 * wanted,
+    ).records
+    return len({record.partition_key for record in made}) >= wanted
+
+
+def _views_by_asset(registry: FeatureRegistry) -> dict[str, FeatureView]:
+    """Views by their key, and by the assets that hang on them alone."""
+    found = {}
+    for view in registry.views.values():
+        found[view.key] = view
+        for key in (keys.audit_key(view), keys.parity_key(view), keys.pushed_key(view)):
+            found[key.to_user_string()] = view
+    return found
+
+
+def _job(record: dg.RunRecord) -> str:
+    run = record.dagster_run
+    partition = run.tags.get("dagster/partition")
+    name = "chosen assets" if run.job_name.startswith("__") else run.job_name
+    return f"{name} for {partition}" if partition else name
+
+
+def _reason(instance: dg.DagsterInstance, record: dg.RunRecord) -> str:
+    """The first line that says why a run failed."""
+    for kind in (dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE):
+        events = instance.get_records_for_run(record.dagster_run.run_id, of_type=kind, limit=1).records
+        for event in events:
+            happened = event.event_log_entry.get_dagster_event()
+            error = getattr(happened.event_specific_data, "error", None)
+            while error is not None and error.cause is not None:
+                error = error.cause
+            text = (error.message if error else happened.message) or ""
+            return " ".join(text.split())[:_LONGEST_REASON]
+    return "no reason is known"
+
+
+def _last_word(instance: dg.DagsterInstance, record: dg.RunRecord) -> datetime:
+    events = instance.get_records_for_run(record.dagster_run.run_id, limit=1, ascending=False).records
+    said = datetime.fromtimestamp(events[0].timestamp, tz=record.create_timestamp.tzinfo) if events else None
+    return max(filter(None, (record.create_timestamp, said)))

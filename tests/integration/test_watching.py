@@ -1,0 +1,472 @@
+"""Problems that the ledger does not know: runs, schedules and sensors, stores, routes. On a real Dagster instance."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+from dagster._core.remote_origin import (
+    InProcessCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    ScheduleInstigatorData,
+    SensorInstigatorData,
+    TickData,
+    TickStatus,
+)
+from dagster._core.test_utils import create_run_for_test
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._utils.error import SerializableErrorInfo
+from views import view_with
+
+from feature_platform.declaration import FeatureRegistry
+from feature_platform.domain.batch import CheckOutcome, Measured
+from feature_platform.domain.feature_service import FeatureService, ViewSelection
+from feature_platform.domain.feature_view import FeatureView, Owner
+from feature_platform.domain.windows import Grain, parse_partition_key
+from feature_platform.ledger import Ledger
+from feature_platform.observability import KINDS, Problem, find_problems, find_unreachable, watch
+from feature_platform.orchestration import keys
+from feature_platform.orchestration.timetable import partitions_definition
+from feature_platform.orchestration.watching_automation import find_dead_automation
+from feature_platform.orchestration.watching_runs import find_failed_runs, find_stuck_runs
+
+LOG = logging.getLogger("test_watching")
+HOUR = timedelta(hours=1)
+DAY = "2026-03-05"
+PLATFORM = Owner(name="platform", email="platform@example.com")
+CONSUMER = Owner(name="models", email="models@example.com")
+
+
+@pytest.fixture
+def ledger(ledger_url: str) -> Iterator[Ledger]:
+    with Ledger.connect(ledger_url) as connected:
+        yield connected
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+@pytest.fixture
+def registry() -> FeatureRegistry:
+    view = view_with()
+    service = FeatureService(
+        name="prediction",
+        description="",
+        owner=CONSUMER,
+        selections=(ViewSelection(view=view.name, version=1, features=("delay",)),),
+        latency_budget=timedelta(milliseconds=20),
+        batch_size=None,
+        freshness=None,
+        unique_id="exposure.tiny.prediction",
+        path="models/exposures.yml",
+    )
+    return FeatureRegistry(
+        views={view.key: view},
+        services={service.name: service},
+        sources={},
+        latest={view.name: 1},
+        platform=PLATFORM,
+    )
+
+
+@pytest.fixture
+def view(registry: FeatureRegistry) -> FeatureView:
+    return registry.view("carrier_delays")
+
+
+def publish(ledger: Ledger, view: FeatureView, day: str, *, passes: bool = True) -> None:
+    (batch,) = ledger.open_batches(view, [parse_partition_key(day, Grain.DAY)], run_id="run")
+    if not passes:
+        ledger.record_failed([batch.batch_id], "a check failed")
+        return
+    ledger.record_computed(
+        [
+            Measured(
+                batch_id=batch.batch_id,
+                row_count=1,
+                byte_count=1,
+                compute_seconds=0.1,
+                peak_memory_bytes=1,
+                source_watermark=None,
+            )
+        ]
+    )
+    ledger.record_checks(
+        [CheckOutcome(batch_id=batch.batch_id, check="c", kind="data_test", passed=True, blocking=True)]
+    )
+    ledger.record_audited([batch.batch_id], passed=True)
+    ledger.publish([batch.batch_id])
+
+
+class Jobs:
+    """A view's asset, one of the platform's and a job of an op, which fail while told to."""
+
+    def __init__(self, view: FeatureView, instance: dg.DagsterInstance) -> None:
+        self.failing, self.instance = True, instance
+
+        def work() -> None:
+            if self.failing:
+                raise ValueError("the source has\nno rows")
+
+        @dg.asset(key=keys.view_key(view), partitions_def=partitions_definition(Grain.DAY, view.begin))
+        def features() -> None:
+            work()
+
+        @dg.asset(key=keys.maintenance_key())
+        def maintenance() -> None:
+            work()
+
+        @dg.op
+        def look_op() -> None:
+            work()
+
+        @dg.job
+        def look() -> None:
+            look_op()
+
+        self.repository = dg.Definitions(
+            assets=[features, maintenance],
+            jobs=[dg.define_asset_job("daily", [features]), dg.define_asset_job("maintain", [maintenance]), look],
+            executor=dg.in_process_executor,
+        ).get_repository_def()
+
+    def run(self, name: str, partition: str | None = None) -> str:
+        job = self.repository.get_job(name)
+        return job.execute_in_process(instance=self.instance, partition_key=partition, raise_on_error=False).run_id
+
+
+def told(problems: Iterator[Problem]) -> dict[str, Problem]:
+    found = list(problems)
+    assert len({problem.subject for problem in found}) == len(found)
+    return {problem.subject: problem for problem in found}
+
+
+def test_a_failed_run_is_a_problem_until_somebody_has_made_what_it_was_to_make(ledger, instance, registry, view):
+    jobs = Jobs(view, instance)
+    for _ in range(2):
+        jobs.run("daily", DAY)
+    jobs.run("maintain")
+    jobs.run("look")
+    look = lambda: told(find_failed_runs(instance, ledger, registry, now=datetime.now(UTC)))  # noqa: E731
+    found = look()
+    assert set(found) == {view.key, "platform/maintenance", "look"}
+    problem = found[view.key]
+    assert (problem.owner, problem.severity) == (view.owner, "error")
+    assert "2 run(s) failed" in problem.message
+    assert f"daily for {DAY}: ValueError: the source has no rows" in problem.message
+    assert found["look"].owner == PLATFORM
+
+    publish(ledger, view, "2026-03-06")  # another partition makes nothing good
+    assert view.key in look()
+    publish(ledger, view, DAY)  # by whomever: no run of Dagster
+    assert view.key not in look()
+    jobs.failing = False
+    jobs.run("maintain")
+    jobs.run("look")
+    assert look() == {}
+
+
+def test_what_the_ledger_says_of_a_failed_batch_is_told_once(ledger, instance, registry, view):
+    Jobs(view, instance).run("daily", DAY)
+    publish(ledger, view, DAY, passes=False)
+    assert told(find_failed_runs(instance, ledger, registry, now=datetime.now(UTC))) == {}
+    (problem,) = find_problems(ledger, registry, stores=("default",), now=datetime.now(UTC))
+    assert problem.kind == "failing"
+
+
+def test_a_run_that_will_be_tried_again_has_not_failed_yet(ledger, instance, registry, view):
+    run_id = Jobs(view, instance).run("look")
+    instance.add_run_tags(run_id, {"dagster/will_retry": "true"})
+    assert told(find_failed_runs(instance, ledger, registry, now=datetime.now(UTC))) == {}
+
+
+def test_a_run_that_says_nothing_for_long_and_a_queue_that_stands_still(instance, registry):
+    create_run_for_test(
+        instance,
+        job_name="waits",
+        status=dg.DagsterRunStatus.QUEUED,
+        remote_job_origin=RemoteJobOrigin(origin("__repository__"), "waits"),
+    )
+    now = datetime.now(UTC)
+    assert told(find_stuck_runs(instance, registry, now=now)) == {}
+    assert set(told(find_stuck_runs(instance, registry, now=now + HOUR / 2))) == {"queue"}
+    run = create_run_for_test(instance, job_name="hangs", status=dg.DagsterRunStatus.STARTED)
+    assert told(find_stuck_runs(instance, registry, now=now + HOUR / 2)) == {}
+    found = told(find_stuck_runs(instance, registry, now=now + 2 * HOUR))
+    assert set(found) == {f"run {run.run_id}"}
+    assert "of hangs is in progress and has said nothing for" in found[f"run {run.run_id}"].message
+
+
+@pytest.fixture
+def repository() -> dg.RepositoryDefinition:
+    @dg.job
+    def work() -> None: ...
+
+    @dg.schedule(
+        job=work, cron_schedule="*/10 * * * *", default_status=dg.DefaultScheduleStatus.RUNNING, name="every_ten"
+    )
+    def every_ten(): ...
+
+    @dg.schedule(job=work, cron_schedule="0 4 * * *", name="by_hand")
+    def by_hand(): ...
+
+    @dg.sensor(name="looks", minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING, job=work)
+    def looks(): ...
+
+    return dg.Definitions(jobs=[work], schedules=[every_ten, by_hand], sensors=[looks]).get_repository_def()
+
+
+def origin(repository: str) -> RemoteRepositoryOrigin:
+    return RemoteRepositoryOrigin(InProcessCodeLocationOrigin(LoadableTargetOrigin(python_file="x.py")), repository)
+
+
+class Daemon:
+    """What a daemon leaves of its rounds."""
+
+    def __init__(self, instance: dg.DagsterInstance, repository: dg.RepositoryDefinition) -> None:
+        self.instance = instance
+        self.repository = origin(repository.name)
+
+    def state(self, name: str, *, ticked_at: datetime, status: InstigatorStatus) -> InstigatorState:
+        at = ticked_at.timestamp()
+        if name == "looks":
+            kind, data = InstigatorType.SENSOR, SensorInstigatorData(last_tick_timestamp=at, min_interval=60)
+        else:
+            kind, data = InstigatorType.SCHEDULE, ScheduleInstigatorData("*/10 * * * *", start_timestamp=at)
+        return InstigatorState(RemoteInstigatorOrigin(self.repository, name), kind, status, data)
+
+    def saw(
+        self, name: str, *, ticked_at: datetime, status: InstigatorStatus = InstigatorStatus.DECLARED_IN_CODE
+    ) -> None:
+        state = self.state(name, ticked_at=ticked_at, status=status)
+        if self.instance.get_instigator_state(state.instigator_origin_id, state.selector_id):
+            self.instance.update_instigator_state(state)
+        else:
+            self.instance.add_instigator_state(state)
+
+    def failed(self, name: str, *, at: datetime) -> None:
+        state = self.state(name, ticked_at=at, status=InstigatorStatus.DECLARED_IN_CODE)
+        self.instance.create_tick(
+            TickData(
+                instigator_origin_id=state.instigator_origin_id,
+                instigator_name=name,
+                instigator_type=state.instigator_type,
+                status=TickStatus.FAILURE,
+                timestamp=at.timestamp(),
+                error=SerializableErrorInfo("it broke", [], None),
+                selector_id=state.selector_id,
+            )
+        )
+
+
+def test_schedules_and_sensors_that_are_off_silent_or_failing(repository, registry):
+    with dg.instance_for_test() as instance:
+        check_automation(instance, repository, registry)
+
+
+def check_automation(instance, repository, registry) -> None:
+    now = datetime(2026, 3, 5, 12, 5, tzinfo=UTC)
+    daemon = Daemon(instance, repository)
+
+    def dead() -> dict[str, str]:
+        found = told(find_dead_automation(instance, repository, registry, now=now, itself="incidents"))
+        assert all(problem.owner == PLATFORM for problem in found.values())
+        return {subject: problem.message.removeprefix(subject) for subject, problem in found.items()}
+
+    never = " was never seen by the daemon"
+    assert dead() == {"schedule every_ten": never, "sensor looks": never}
+    daemon.saw("every_ten", ticked_at=now - timedelta(minutes=25))
+    daemon.saw("looks", ticked_at=now - timedelta(minutes=9))
+    assert dead() == {}
+    daemon.saw("every_ten", ticked_at=now - timedelta(minutes=36))
+    daemon.saw("looks", ticked_at=now - timedelta(minutes=11))
+    assert dead() == {
+        "schedule every_ten": " has not ticked since 2026-03-05T11:29+00:00, for 3 of its intervals",
+        "sensor looks": " has not ticked for 11 min",
+    }
+    for name in ("every_ten", "looks"):
+        daemon.saw(name, ticked_at=now, status=InstigatorStatus.STOPPED)
+    off = " is switched off, though it is declared to run"
+    assert dead() == {"schedule every_ten": off, "sensor looks": off}
+    for name in ("every_ten", "looks"):
+        daemon.saw(name, ticked_at=now)
+        for minute in (3, 2):
+            daemon.failed(name, at=now - timedelta(minutes=minute))
+    assert set(dead()) == {"schedule every_ten"}  # a sensor tries again within a minute
+    daemon.failed("looks", at=now)
+    assert set(dead()) == {"schedule every_ten", "sensor looks"}
+
+
+def test_a_store_that_does_not_answer_is_felt_by_consumers_with_a_need(registry, valkey_server):
+    stores = {"eu": valkey_server, "us": "valkey://127.0.0.1:1"}
+    (problem,) = find_unreachable(registry, stores)
+    assert (problem.subject, problem.owner, problem.consumers) == ("store us", PLATFORM, (CONSUMER,))
+    assert "read by prediction" in problem.impact
+
+
+def test_a_difference_stays_open_until_the_same_entities_are_found_equal(ledger, registry, view):
+    def check(seed: str, differing: int, *, fraction: float = 0.1, only_late: bool = False) -> set[str]:
+        ledger.record_parity(
+            view=view.key,
+            store="default",
+            compared=10,
+            differing=differing,
+            only_late=only_late,
+            fraction=fraction,
+            seed=seed,
+            outcomes={},
+            causes={"lost write": differing},
+            seconds=0.1,
+        )
+        return {problem.kind for problem in find_problems(ledger, registry, stores=("default",), now=view.begin)}
+
+    assert check("a", 0) == set()
+    assert check("a", 2, only_late=True) == set()
+    assert check("a", 2) == {"parity"}
+    assert check("b", 0) == {"parity"}, "another sample proves nothing"
+    assert check("a", 0) == set()
+    assert check("c", 1) == {"parity"}
+    assert check("d", 0, fraction=1.0) == set()
+
+
+def test_a_service_is_told_of_values_older_than_it_needs_if_the_view_can_be_that_fresh(ledger, registry, view):
+    def needs(freshness: timedelta) -> list[Problem]:
+        service = replace(registry.services["prediction"], freshness=freshness)
+        declared = FeatureRegistry(
+            views=registry.views, services={service.name: service}, sources={}, latest=registry.latest
+        )
+        return list(find_problems(ledger, declared, stores=("eu", "us"), now=view.begin + timedelta(days=3)))
+
+    publish(ledger, view, "2026-03-01")
+    sync_id = ledger.begin_sync(view.key, "eu", 0, 1, server_run_id="s", run_id="r")
+    ledger.end_sync(sync_id, entities=1, written=1, tombstones=0, refused=0, seconds=0.1)
+    assert needs(timedelta(days=4)) == []
+    assert needs(3 * HOUR) == [], "a daily view never is three hours fresh"
+    found = needs(timedelta(hours=40))
+    assert [(one.kind, one.subject, one.owner) for one in found] == [
+        ("need", f"{view.key} in store {store} for prediction", CONSUMER) for store in ("eu", "us")
+    ]
+
+
+def test_who_is_told_what_once_and_again(ledger, registry, tmp_path):
+    """Owner, consumer, escalation; a route that fails is told to the platform's people and gets its notices later."""
+    taken: dict[str, list[str]] = {}
+    broken: set[str] = set()
+    import http.server
+    import threading
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            notice = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            name = self.path.strip("/")
+            if name not in broken:
+                taken.setdefault(name, []).append(f"{notice['status']} {notice['kind']} {notice['severity']}")
+            self.send_response(503 if name in broken else 200)
+            self.end_headers()
+
+        def log_message(self, *_) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    environ = {
+        name: f"http://127.0.0.1:{server.server_port}/{name}" for name in ("owner", "consumer", "boss", "platform")
+    }
+    owner = Owner(
+        name="ops",
+        email="ops@example.com",
+        routes=("${owner}",),
+        remind_after=4 * HOUR,
+        escalation_routes=("${boss}",),
+    )
+    consumer = replace(CONSUMER, routes=("${consumer}",))
+    view, service = registry.view("carrier_delays"), registry.service("prediction")
+    declared = FeatureRegistry(
+        views={view.key: replace(view, owner=owner)},
+        services={service.name: replace(service, owner=consumer)},
+        sources={},
+        latest=registry.latest,
+        platform=replace(PLATFORM, routes=("${platform}",)),
+    )
+
+    def look(*, severity: str | None, hours: int = 0) -> int:
+        problem = Problem(
+            kind="lost",
+            subject="carrier_delays@1 in store eu",
+            severity=severity or "warn",
+            owner=owner,
+            message="it is lost",
+            consumers=(consumer,),
+        )
+        report = watch(
+            ledger,
+            declared,
+            stores=("eu",),
+            now=datetime.now(UTC) + hours * HOUR,
+            log=lambda: LOG,
+            also={"lost": [problem] if severity else []},
+            environ=environ,
+        )
+        return report.untold
+
+    try:
+        broken.add("owner")
+        assert look(severity="warn") == 1
+        assert taken == {"consumer": ["firing lost warn"], "platform": ["firing route error"]}
+        broken.clear()
+        assert look(severity="warn") == 0
+        assert look(severity="warn") == 0
+        assert taken["owner"] == ["firing lost warn"]
+        assert taken["platform"] == ["firing route error", "resolved route error"]
+        look(severity="error")
+        look(severity="warn")  # it got better: recorded, and nobody is woken
+        look(severity="error", hours=5)
+        look(severity="error", hours=6)
+        assert taken["owner"] == ["firing lost warn", *["firing lost error"] * 2]
+        assert taken["boss"] == ["firing lost error"]
+        for _ in range(2):
+            look(severity=None)
+        assert {name: notices[-1] for name, notices in taken.items()} == {
+            "owner": "resolved lost error",
+            "consumer": "resolved lost error",
+            "boss": "resolved lost error",
+            "platform": "resolved route error",
+        }
+        assert ledger.incidents(open_only=True) == ()
+        assert "watch" in ledger.heartbeats()
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_kind_that_was_not_looked_for_stays_as_it_is(ledger, registry):
+    problem = Problem(kind="run_stuck", subject="queue", severity="error", owner=PLATFORM, message="it stands still")
+    now = datetime.now(UTC)
+    watch(ledger, registry, stores=("eu",), now=now, log=lambda: LOG, also={"run_stuck": [problem]}, environ={})
+    watch(ledger, registry, stores=("eu",), now=now, log=lambda: LOG, environ={})
+    assert [one.kind for one in ledger.incidents(open_only=True)] == ["run_stuck"]
+    watch(ledger, registry, stores=("eu",), now=now, log=lambda: LOG, also={"run_stuck": []}, environ={})
+    assert ledger.incidents(open_only=True) == ()
+
+
+def test_every_kind_says_what_it_means_for_whom_and_what_to_run():
+    for kind in KINDS.values():
+        assert kind.impact
+        assert kind.page.endswith(".md")
+        assert kind.command.startswith("feature-platform ")

@@ -9,7 +9,7 @@ CLI := $(VENV)/bin/feature-platform
 STAMP := $(VENV)/.installed
 SYSTEM_PACKAGES := chromium nodejs prometheus prometheus-alertmanager
 
-.PHONY: help setup install demo demo-full example up down test test-system check lint types imports sql-lint lock bench clean
+.PHONY: help setup install demo demo-full example up down test test-system check lint types imports sql-lint lock bench drill clean
 
 help: ## Show this.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -102,6 +102,11 @@ lock: setup ## Write requirements.lock anew from pyproject.toml: names, versions
 
 bench: setup ## Benchmarks; each prints its result as its last line.
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(PYTHON) "$$benchmark" || exit 1; done
+
+drill: setup ## Inject faults into a stack of its own (25 minutes); FAULTS="a b" for some of them, DOCS=1 for docs/drill.md.
+	@$(PYTHON) -c 'import libfaketime' 2>/dev/null || \
+	  $(PYTHON) -m pip install -qq --disable-pip-version-check --require-hashes --no-deps -r drill/requirements.txt
+	@$(PYTHON) -m drill $(FAULTS) $(if $(DOCS),--docs)
 
 clean: ## Stop the local stack, delete its data and all caches; .venv stays.
 	@if [ -x $(CLI) ]; then $(CLI) down --delete-data --yes; fi

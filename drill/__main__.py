@@ -1,0 +1,72 @@
+"""`python -m drill [FAULT …]`: see --help."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from drill import faults  # noqa: F401 - registers all of them
+from drill.clock import NoClockError
+from drill.fault import FAULTS
+from drill.judge import judge
+from drill.project import REPOSITORY
+from drill.stack import CommandError
+from drill.table import as_markdown, as_text, result_line
+from drill.world import fresh_directory, world
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("names", metavar="[FAULT]...", nargs=-1)
+@click.option("--list", "only_list", is_flag=True, help="Say which faults there are.")
+@click.option("--docs", is_flag=True, help="Write the table into docs/drill.md.")
+@click.option(
+    "--home", type=click.Path(path_type=Path), help="Where the drill's stack lives. [default: a temporary one]"
+)
+@click.option("--keep", is_flag=True, help="Keep the records (answers, notices, faults).")
+def main(names: tuple[str, ...], *, only_list: bool, docs: bool, home: Path | None, keep: bool) -> None:
+    """Inject faults into a stack of its own, one by one, and say what came of each.
+
+    The drill's clock is its own, hours pass in seconds; all faults take about 25 minutes on two idle cores. The last
+    line is RESULT {…}: all counts but the first should be 0. Ends with 1 if one is not.
+    """
+    if only_list:
+        for fault in FAULTS.values():
+            click.echo(f"{fault.name:20} {fault.what}")
+        return
+    if unknown := [name for name in names if name not in FAULTS]:
+        raise click.UsageError(f"no such fault: {', '.join(unknown)}. There are: {', '.join(FAULTS)}")
+    directory = home or Path(tempfile.mkdtemp(prefix="fp-drill-", dir="/var/tmp"))
+    begin = time.monotonic()
+    try:
+        records = _run(names or tuple(FAULTS), fresh_directory(directory))
+    except (NoClockError, CommandError) as error:
+        click.secho(str(error), fg="red", err=True)
+        sys.exit(1)
+    verdict = judge(records, repository=REPOSITORY)
+    click.echo(as_text(verdict))
+    if docs:
+        page = REPOSITORY / "docs" / "drill.md"
+        page.write_text(as_markdown(verdict, page.read_text(encoding="utf-8")), encoding="utf-8")
+    click.echo(f"{time.monotonic() - begin:.0f} s" + (f"; records: {records}" if keep else ""))
+    click.echo(result_line(verdict))
+    sys.exit(0 if verdict.is_clean else 1)
+
+
+def _run(names: tuple[str, ...], directory: Path) -> Path:
+    """Run the drill; where its records are."""
+    cache = Path(tempfile.gettempdir()) / "fp-drill-cache"
+    with world(directory, cache, say=click.echo) as drill:
+        for fault in (FAULTS[name] for name in FAULTS if name in names):
+            drill.run(fault)
+            if drill.what_is_wrong():
+                drill.repair()
+        drill.finish()
+    return directory / "records"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""All faults. Importing this fills `fault.FAULTS`, in this order."""
+
+from __future__ import annotations
+
+from drill.faults import processes
+
+__all__ = ["processes"]

@@ -1,0 +1,198 @@
+"""Injecting faults and waiting: until each is seen, until it is over, never without a bound.
+
+Rule: it only writes down what it did and what could be seen; the verdict is `judge`'s. The stack's time passes in steps
+of a minute at first and then from mark to mark: minute 21, when what has arrived is loaded, and minute 31, when the
+hour's features are due.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from drill.fault import Fault
+from drill.project import VIEWS
+from drill.signals import open_incidents, runs_going_on, signals, stopped_processes
+from drill.sources import Feed
+from drill.stack import CommandError, Stack
+
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+_LOADED, _DUE = 21, 31
+_MINUTES_AT_FIRST = 4
+_SETTLE_SECONDS = 4.0
+"""Sensors are looked at every five seconds; half of the looks come too early, and are repeated."""
+_RUNS_SECONDS = 90.0
+_SERVED_SECONDS = 180.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Drill:
+    """One drill on one stack: what faults are given to work with."""
+
+    stack: Stack
+    feed: Feed
+    record: Path
+    """The log of faults: a line per event."""
+    say: Callable[[str], None]
+    began: datetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began = self.stack.clock.now()
+
+    def now(self) -> datetime:
+        """What the stack's clocks show."""
+        return self.stack.clock.now()
+
+    def log(self, event: str, **facts: Any) -> None:
+        """A line of the record."""
+        line = {"at": self.now().isoformat(), "event": event, **facts}
+        with self.record.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, default=_plain) + "\n")
+
+    # -- time ---------------------------------------------------------
+
+    def minute(self) -> None:
+        """A minute and a second pass, and whoever looks every minute has looked."""
+        self.stack.clock.advance(MINUTE + timedelta(seconds=1))
+        time.sleep(_SETTLE_SECONDS)
+
+    def to_mark(self) -> None:
+        """Time passes until the next mark; what is going on is waited for."""
+        now = self.now()
+        marks = [now.replace(minute=minute, second=0) + hours * HOUR for hours in (0, 1) for minute in (_LOADED, _DUE)]
+        mark = min(one for one in marks if one > now)
+        self.stack.clock.advance(mark - now)
+        if mark.minute == _LOADED:
+            self.load()
+        time.sleep(_SETTLE_SECONDS)
+        self.until(lambda: runs_going_on(self.stack) == 0, seconds=_RUNS_SECONDS)
+
+    def load(self) -> None:
+        """What has arrived is loaded, if that is possible."""
+        if "postgres" not in stopped_processes(self.stack):
+            self.feed.load(self.stack.settings, through=self.now())
+
+    def hour(self) -> bool:
+        """The next hour's features come due and are served; False if they are not within a bound."""
+        while self.now().minute >= _DUE or self.now().minute < _LOADED:
+            self.to_mark()
+        self.to_mark()
+        due = self.now().replace(minute=0, second=0, microsecond=0)
+        return self.until(lambda: self.served_until() >= due, seconds=_SERVED_SECONDS)
+
+    def until(self, holds: Callable[[], bool], *, seconds: float) -> bool:
+        """Wait in real time; False after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(1)
+        return True
+
+    # -- what there is ---------------------------------------------------------
+
+    def served_until(self) -> datetime:
+        """The newest event time that is served of every view."""
+        views = {view["view"]: view["served_event"] for view in self.stack.status().get("views", ())}
+        events = [datetime.fromisoformat(event) for event in views.values() if event]
+        return min(events) if len(events) == len(VIEWS) else self.began - HOUR
+
+    def newest_partition(self) -> str:
+        """The key of the newest hour that is due."""
+        due = self.now() - timedelta(minutes=30)
+        return f"{due.replace(minute=0) - HOUR:%Y-%m-%d-%H:%M}"
+
+    def materialize(self, view: str, *, wait: bool = True) -> None:
+        """The newest partition that is due, as an operator computes it; whether that succeeds shows."""
+        options = () if wait else ("--no-wait",)
+        self.stack.command("materialize", view, "--partition", self.newest_partition(), *options, check=False)
+
+    # -- faults ---------------------------------------------------------
+
+    def run(self, fault: Fault) -> None:
+        """Inject, wait until it is seen, heal, wait until all is well."""
+        begin, injected = time.monotonic(), self.now()
+        self.stack.said.clear()
+        self.say(f"{fault.name}: {fault.what}")
+        self.log("injected", fault=fault.name, what=fault.what, tells=fault.tells)
+        steps = fault.inject(self)
+        next(steps)
+        first = self._await_seen(fault, injected)
+        self.log("detected" if first else "undetected", fault=fault.name, by=first)
+        self.say(f"  seen: {first or 'NOT SEEN'}, after {self.now() - injected}")
+        healing = self.now()
+        self.stack.said.clear()
+        next(steps, None)
+        self.log("healed", fault=fault.name, commands=list(dict.fromkeys(self.stack.said)))
+        well = self._await_well(fault, healing)
+        left = [] if well else self.what_is_wrong()
+        self.log(
+            "resolved" if well else "not_resolved",
+            fault=fault.name,
+            left=left,
+            signals=signals(self.stack, since=injected),
+            real_seconds=round(time.monotonic() - begin),
+        )
+        self.say(f"  over: {'yes' if well else 'NO'} {left or ''} ({time.monotonic() - begin:.0f} s)")
+
+    def _await_seen(self, fault: Fault, injected: datetime) -> str | None:
+        looks = 0
+        while True:
+            seen = signals(self.stack, since=injected)
+            if first := next((one for one in seen if one.startswith(fault.seen_by)), None):
+                return first
+            if self.now() - injected > fault.within:
+                return None
+            looks += 1
+            self.minute() if looks <= _MINUTES_AT_FIRST else self.to_mark()
+
+    def _await_well(self, fault: Fault, healing: datetime) -> bool:
+        looks = 0
+        while self.what_is_wrong():
+            if self.now() - healing > fault.within:
+                return False
+            looks += 1
+            self.minute() if looks <= _MINUTES_AT_FIRST else self.hour()
+        return True
+
+    def what_is_wrong(self) -> list[str]:
+        """What runs not, what incidents are open, what is not fresh."""
+        stopped = stopped_processes(self.stack)
+        if stopped:
+            return [f"stopped {name}" for name in stopped]
+        status = self.stack.status()
+        stale = [f"{view['view']} is {view['state']}" for view in status.get("views", ()) if view["state"] != "fresh"]
+        problems = [f"{one['kind']} {one['subject']}" for one in status.get("problems", ())]
+        return sorted({*stale, *problems, *open_incidents(self.stack)})
+
+    def finish(self) -> None:
+        """Compute what faults left out, and write down what is published of the entities that are read."""
+        self.stack.command("backfill", "--all", "--missing", check=False)
+        entities = json.loads((self.record.parent / "keys.json").read_text(encoding="utf-8"))
+        for view, keys in entities.items():
+            (column,) = keys[0]
+            wanted = ", ".join(f"'{key[column]}'" for key in keys)
+            query = f"select * from features.{view} where {column} in ({wanted})"
+            rows = json.loads(self.stack.command("sql", "--json", "--limit", "0", query))
+            with (self.record.parent / f"kept_{view}.jsonl").open("w", encoding="utf-8") as file:
+                for row in rows:
+                    line = {"key": [row.pop(column)], "event": row.pop("event_timestamp"), "values": row}
+                    file.write(json.dumps(line) + "\n")
+
+    def repair(self) -> None:
+        """After a fault that did not end: what the runbook says, so that the next one begins on a well stack."""
+        for command in (("up",), ("sync", "--all"), ("backfill", "--all", "--missing")):
+            try:
+                self.stack.command(*command)
+            except CommandError as error:
+                self.say(f"  {error}")
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

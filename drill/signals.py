@@ -1,0 +1,58 @@
+"""What a person or a machine can see of a fault: incidents, failed checks, processes that do not run.
+
+Rule: a signal is a text whose beginning says where it comes from (`incident stale …`, `check …`, `stopped daemon`,
+`run failed …`). Only what was not there before the injection is news.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import datetime
+
+import psycopg2
+
+from drill.stack import Stack
+from feature_platform.local import services, supervision
+
+_INCIDENTS = """select 'incident ' || kind || ' ' || subject from incidents where opened_at >= %(since)s"""
+_CHECKS = """select distinct 'check ' || b.view || ' ' || c.check_name
+    from batch_checks c join batches b using (batch_id) where not c.passed and c.checked_at >= %(since)s"""
+_OPEN = """select i.kind || ' ' || i.subject from incidents i left join incident_resolved r using (incident_id)
+    where r.incident_id is null"""
+_GOING_ON = "select count(*) from runs where status in ('QUEUED', 'NOT_STARTED', 'STARTING', 'STARTED')"
+
+
+def signals(stack: Stack, *, since: datetime) -> list[str]:
+    """Everything that can be seen now of what began after an instant."""
+    stopped = stopped_processes(stack)
+    if "postgres" in stopped:
+        return [f"stopped {name}" for name in stopped]
+    found = _ask(stack, "ledger", _INCIDENTS, since) + _ask(stack, "ledger", _CHECKS, since)
+    return [f"stopped {name}" for name in stopped] + found
+
+
+def stopped_processes(stack: Stack) -> list[str]:
+    """What `feature-platform status` calls not running."""
+    found = (*services.status(stack.home), *supervision.dagster_status(stack.home))
+    return [one.name for one in found if not one.running]
+
+
+def open_incidents(stack: Stack) -> list[str]:
+    """Incidents that are not resolved."""
+    return _ask(stack, "ledger", _OPEN, None)
+
+
+def runs_going_on(stack: Stack) -> int:
+    """Runs that wait or run; none if nobody can be asked."""
+    counted = _ask(stack, "dagster", _GOING_ON, None)
+    return int(counted[0]) if counted else 0
+
+
+def _ask(stack: Stack, database: str, query: str, since: datetime | None) -> list[str]:
+    address = stack.settings.ledger_url if database == "ledger" else stack.dagster_url
+    try:
+        with closing(psycopg2.connect(address)) as connection, connection.cursor() as cursor:
+            cursor.execute(query, {"since": since})
+            return [row[0] for row in cursor.fetchall()]
+    except psycopg2.OperationalError:
+        return []

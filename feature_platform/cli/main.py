@@ -65,6 +65,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "sql": _target("offline:sql", "Query the published features, read-only."),
     "maintain": _target("maintain:maintain", "Delete what nobody needs, merge files; --dry-run tells first."),
     "late": _target("late:late", "Rows that came too late: what they concern, cost and wait for."),
+    "silence": _target("silence:silence", "Tell nobody, for a time, of what is known."),
     "exporter": _target("exporter:exporter", "Serve metrics to Prometheus, until it is stopped."),
     "ledger": _target("ledger:ledger", "What happened: batches, checks, syncs."),
 }

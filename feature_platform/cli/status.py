@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +25,10 @@ from feature_platform.errors import (
 )
 from feature_platform.local import ServiceStatus
 from feature_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from feature_platform.declaration import FeatureRegistry
+    from feature_platform.ledger import Ledger
 
 _LATE_TO_DO = ("due", "running", "failed", "held", "beyond")
 """States of late partitions that somebody or something still has to end."""
@@ -54,12 +58,30 @@ class ViewStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemStatus:
+    """One thing that is wrong: what, for whom, and what to do."""
+
+    severity: str
+    kind: str
+    subject: str
+    owner: str
+    message: str
+    impact: str
+    runbook: str
+    command: str
+    since: datetime | None
+    """When the watch first saw it; None if it has not looked since."""
+    silent: str
+    """Until when and why nobody is told; empty if people are told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Everything `status` says."""
 
     services: tuple[ServiceStatus, ...]
     views: tuple[ViewStatus, ...] = ()
-    problems: tuple[dict[str, str], ...] = ()
+    problems: tuple[ProblemStatus, ...] = ()
     note: str = ""
     """Why less is known than could be."""
 
@@ -94,11 +116,11 @@ def _report(*, now: datetime) -> Report:
     return Report(services=services, views=views, problems=problems)
 
 
-def _read(here: Settings, *, now: datetime) -> tuple[tuple[ViewStatus, ...], tuple[dict[str, str], ...]]:
+def _read(here: Settings, *, now: datetime) -> tuple[tuple[ViewStatus, ...], tuple[ProblemStatus, ...]]:
     from feature_platform.declaration import load_registry
     from feature_platform.late_data import partitions_by_state
     from feature_platform.ledger import Ledger
-    from feature_platform.observability import find_problems, freshness_of
+    from feature_platform.observability import freshness_of
 
     with Ledger.connect(here.ledger_url) as ledger:
         if not here.manifest_path.exists():
@@ -125,17 +147,40 @@ def _read(here: Settings, *, now: datetime) -> tuple[tuple[ViewStatus, ...], tup
                     late=partitions_by_state(ledger, view),
                 )
             )
-        problems = tuple(
-            {
-                "severity": problem.severity,
-                "kind": problem.kind,
-                "subject": problem.subject,
-                "owner": problem.owner.email or problem.owner.name,
-                "message": problem.message,
-            }
-            for problem in find_problems(ledger, registry, stores=tuple(here.all_stores), now=now)
-        )
+        problems = _problems(ledger, registry, tuple(here.all_stores), now=now)
     return tuple(views), problems
+
+
+def _problems(
+    ledger: Ledger, registry: FeatureRegistry, stores: tuple[str, ...], *, now: datetime
+) -> tuple[ProblemStatus, ...]:
+    """What the ledger knows now, and what the watch in the daemon found at its last look."""
+    from feature_platform.observability import find_problems, known_to_watch
+
+    incidents, silences = ledger.incidents(open_only=True), ledger.silences()
+    since = {(one.kind, one.subject): one.opened_at for one in incidents}
+    return tuple(
+        ProblemStatus(
+            severity=problem.severity,
+            kind=problem.kind,
+            subject=problem.subject,
+            owner=problem.owner.email or problem.owner.name,
+            message=problem.message,
+            impact=problem.impact,
+            runbook=problem.runbook,
+            command=problem.command,
+            since=since.get((problem.kind, problem.subject)),
+            silent=", ".join(
+                f"until {one.ends_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC: {one.why}"
+                for one in silences
+                if one.covers(view=problem.view, kind=problem.kind)
+            ),
+        )
+        for problem in (
+            *find_problems(ledger, registry, stores=stores, now=now),
+            *known_to_watch(incidents),
+        )
+    )
 
 
 def _print(report: Report) -> None:
@@ -148,8 +193,11 @@ def _print(report: Report) -> None:
     elif not report.views:
         click.echo("no feature views are declared")
     for problem in report.problems:
-        colour = "red" if problem["severity"] == "error" else "yellow"
-        click.echo(f"{click.style(problem['severity'], fg=colour)}: {problem['message']} [{problem['owner']}]")
+        colour = "red" if problem.severity == "error" else "yellow"
+        click.echo(f"{click.style(problem.severity, fg=colour)}: {problem.message} [{problem.owner}]")
+        if problem.silent:
+            click.secho(f"  silent {problem.silent}", dim=True)
+        click.secho(f"  {problem.impact}; {problem.command}; {problem.runbook}", dim=True)
     stopped = [service.name for service in report.services if not service.running]
     if 0 < len(stopped) < len(report.services):  # all stopped: services that are elsewhere, or the note says it
         click.secho(f"not running: {', '.join(stopped)}; `feature-platform up` starts what is missing", fg="red")

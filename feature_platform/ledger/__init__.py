@@ -28,6 +28,7 @@ from feature_platform.ledger.records import (
     UnfinishedBatch,
 )
 from feature_platform.ledger.retired import RetiredBatch, RetirementLedger
+from feature_platform.ledger.silences import Silence, SilenceLedger
 from feature_platform.ledger.stores import StoreLedger
 from feature_platform.ledger.training_sets import TrainingSetLedger, TrainingSetRecord
 
@@ -42,6 +43,7 @@ class Ledger(
     RetirementLedger,
     MeterLedger,
     IncidentLedger,
+    SilenceLedger,
     ParityLedger,
     Journal,
 ):
@@ -60,6 +62,7 @@ __all__ = [
     "ParityRecord",
     "Push",
     "RetiredBatch",
+    "Silence",
     "SourceLoad",
     "SyncTotals",
     "TrainingSetRecord",

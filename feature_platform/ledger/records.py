@@ -115,6 +115,11 @@ class Incident:
     worse_at: datetime | None = None
     """When it last became an error, having been opened as less."""
 
+    @property
+    def view(self) -> str:
+        """The view it is about, by its key; the first word of the subject if it is about none."""
+        return self.subject.partition(" ")[0]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoticeTaken:

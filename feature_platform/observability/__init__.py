@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from feature_platform.observability.freshness import Freshness, FreshnessState, ServedFacts, judge_freshness
 from feature_platform.observability.incidents import WatchReport, watch
-from feature_platform.observability.kinds import KINDS, Problem, problem_of_platform, problem_of_view
+from feature_platform.observability.kinds import KINDS, Problem, known_to_watch, problem_of_platform, problem_of_view
 from feature_platform.observability.problems import find_problems, freshness_of
 from feature_platform.observability.stores import StoreReport, find_unreachable, look_at_store
 
@@ -23,6 +23,7 @@ __all__ = [
     "find_unreachable",
     "freshness_of",
     "judge_freshness",
+    "known_to_watch",
     "look_at_store",
     "problem_of_platform",
     "problem_of_view",

@@ -17,7 +17,7 @@ from feature_platform.ledger import Ledger
 from feature_platform.observability.kinds import LEDGER_KINDS, Problem, problem_of_platform
 from feature_platform.observability.notifying import environment
 from feature_platform.observability.problems import find_problems
-from feature_platform.observability.telling import RETRIED_FOR, Teller
+from feature_platform.observability.telling import RETRIED_FOR, SILENCES_REMEMBERED, Teller
 
 WATCH = "watch"
 """Its heartbeat: the last time that somebody looked and was able to tell."""
@@ -111,11 +111,15 @@ def _tell(
     if not incidents:
         return
     teller.remember(ledger.notices_taken(one.incident_id for one in incidents))
+    silences = ledger.silences(ended_within=SILENCES_REMEMBERED)
     open_now = {(one.kind, one.subject) for one in incidents if one.resolved_at is None}
     for incident in reversed(incidents):  # in the order in which they began
         key = (incident.kind, incident.subject)
+        about = [one for one in silences if one.covers(view=incident.view, kind=incident.kind)]
+        if any(one.made_at <= now < one.ends_at for one in about):
+            continue
         if incident.resolved_at is None and key in problems:
-            teller.tell_open(incident, problems[key], now=now)
+            teller.tell_open(incident, problems[key], now=now, silenced=about)
         elif incident.resolved_at is not None and key not in open_now:
             teller.tell_over(incident)
 

@@ -1,12 +1,12 @@
 """Kinds of problems: what each means for whom, the page to read and the command to begin with. Pure.
 
 Rule: a problem is told with its cause, its impact, a page and a command; nobody is paged with a name alone. Every kind
-has its page in docs/runbook (a test looks).
+has its page in docs/runbooks (a test looks).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -14,8 +14,9 @@ from typing import Final
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.feature_service import FeatureService
 from feature_platform.domain.feature_view import FeatureView, Owner
+from feature_platform.ledger import Incident
 
-RUNBOOKS: Final = "docs/runbook"
+RUNBOOKS: Final = "docs/runbooks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,7 @@ class Kind:
     impact: str
     """What it does to those who read features."""
     page: str
-    """In docs/runbook."""
+    """In docs/runbooks."""
     command: str
     """To begin with; `{view}` is the view it is about."""
     is_felt_online: bool = False
@@ -42,7 +43,7 @@ LEDGER_KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         ),
         "need": Kind(
             impact="the model is given values that are older than it says it can use",
-            page="stale-view.md",
+            page="unmet-need.md",
             command="feature-platform status",
         ),
         "failing": Kind(
@@ -57,12 +58,12 @@ LEDGER_KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         ),
         "unserved": Kind(
             impact="training sees values that serving has not got",
-            page="online-store.md",
+            page="sync-behind.md",
             command="feature-platform sync {view}",
         ),
         "lost": Kind(
             impact="requests get no values until a sync has built them again",
-            page="online-store.md",
+            page="store-lost.md",
             command="feature-platform sync {view}",
             is_felt_online=True,
         ),
@@ -79,7 +80,7 @@ LEDGER_KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         ),
         "held": Kind(
             impact="none on what is served; the new batch waits for a decision",
-            page="late-data.md",
+            page="held-batch.md",
             command="feature-platform late diff {view}",
         ),
     }
@@ -91,7 +92,7 @@ WATCH_KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
         "unreachable": Kind(
             impact="requests for features fail in this store; what is published meanwhile is not brought to it",
-            page="online-store.md",
+            page="store-down.md",
             command="feature-platform status",
             is_felt_online=True,
         ),
@@ -191,6 +192,23 @@ def problem_of_platform(
         impact=f"{about.impact} ({_named(services)})" if services else about.impact,
         command=command or about.command,
         consumers=_with_needs(services),
+    )
+
+
+def known_to_watch(incidents: Iterable[Incident]) -> tuple[Problem, ...]:
+    """Open incidents of the kinds that only the watch can find, as problems again."""
+    return tuple(
+        Problem(
+            kind=incident.kind,
+            subject=incident.subject,
+            severity=incident.severity,
+            owner=Owner(name=incident.owner, email=incident.owner),
+            message=incident.message,
+            impact=WATCH_KINDS[incident.kind].impact,
+            command=WATCH_KINDS[incident.kind].command,
+        )
+        for incident in incidents
+        if incident.kind in WATCH_KINDS
     )
 
 

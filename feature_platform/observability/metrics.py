@@ -50,6 +50,12 @@ def ledger_metrics(ledger: Ledger, registry: FeatureRegistry, *, store: str, now
     yield from _late(ledger, registry)
     yield from _problems(views, find_problems(ledger, registry, stores=(store,), now=now), store=store)
     yield _gauge(
+        "silence_end_timestamp_seconds",
+        "When a silence ends that somebody made; what it is about is in its labels, empty for everything",
+        ("silence", "view", "kind"),
+        [((one.silence_id[:8], one.view or "", one.kind or ""), one.ends_at.timestamp()) for one in ledger.silences()],
+    )
+    yield _gauge(
         "source_loaded_through_timestamp_seconds",
         "Up to which arrival instant nothing of a source is missing in the lake",
         ("source",),

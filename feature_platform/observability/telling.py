@@ -13,11 +13,15 @@ from datetime import datetime, timedelta
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_view import Owner
-from feature_platform.ledger import Incident, Ledger, NoticeTaken
+from feature_platform.ledger import Incident, Ledger, NoticeTaken, Silence
 from feature_platform.observability.kinds import Problem
 from feature_platform.observability.notifying import LOG, Notice, Route, routes_of, send
 
 RESOLVED = "resolved"
+RETRIED_FOR = timedelta(days=1)
+"""How long a notice that something is over is tried. One that it began is tried as long as it is open."""
+SILENCES_REMEMBERED = timedelta(days=60)
+"""Longer than any silence: what was open when it ended is told then, and is not told anew because it was forgotten."""
 
 
 class Teller:
@@ -44,9 +48,11 @@ class Teller:
         for one in taken:
             self._taken.setdefault(one.incident_id, set()).add((one.event, one.route))
 
-    def tell_open(self, incident: Incident, problem: Problem, *, now: datetime) -> None:
+    def tell_open(
+        self, incident: Incident, problem: Problem, *, now: datetime, silenced: Iterable[Silence] = ()
+    ) -> None:
         """Send the newest notice of an open incident to those who have not taken it."""
-        event, said = due(incident, problem, now=now)
+        event, said = due(incident, problem, now=now, silenced=silenced)
         notice = Notice(
             status="firing",
             kind=problem.kind,
@@ -118,8 +124,15 @@ class Teller:
                 self.untold += 1
 
 
-def due(incident: Incident, problem: Problem, *, now: datetime) -> tuple[str, str]:
-    """The newest notice of an open incident, and what it says before the problem's own words."""
+def due(incident: Incident, problem: Problem, *, now: datetime, silenced: Iterable[Silence] = ()) -> tuple[str, str]:
+    """The newest notice of an open incident, and what it says before the problem's own words.
+
+    Args:
+        incident: what is open.
+        problem: the same, as it is now.
+        now: the instant to judge by.
+        silenced: the silences about it. One that ended while it was open is followed by a notice.
+    """
     events = [(incident.opened_at, "opened", "")]
     if incident.worse_at is not None:
         events.append((incident.worse_at, f"error {incident.worse_at.isoformat()}", "it got worse: "))
@@ -127,6 +140,11 @@ def due(incident: Incident, problem: Problem, *, now: datetime) -> tuple[str, st
     if after is not None and (times := (now - incident.opened_at) // after) > 0:
         said = f"still open after {format_duration(times * after)}: "
         events.append((incident.opened_at + times * after, f"reminder {times}", said))
+    events += [
+        (one.ends_at, f"silence {one.silence_id} ended", f"the silence is over ({one.why}), and this is still open: ")
+        for one in silenced
+        if incident.opened_at < one.ends_at <= now
+    ]
     _, event, said = max(events)
     return event, said
 
@@ -139,7 +157,3 @@ def _owners(registry: FeatureRegistry) -> Iterator[Owner]:
 
 def _once(routes: Iterable[Route]) -> list[Route]:
     return [*{route.key: route for route in routes}.values()]
-
-
-RETRIED_FOR = timedelta(days=1)
-"""How long a notice that something is over is tried. One that it began is tried as long as it is open."""

@@ -455,6 +455,34 @@ def test_who_is_told_what_once_and_again(ledger, registry, tmp_path):
         server.server_close()
 
 
+def test_a_silence_hides_notices_and_nothing_else_and_says_at_its_end_what_is_open(ledger, registry, caplog):
+    caplog.set_level(logging.INFO, logger=LOG.name)
+
+    def look(*kinds: str, minutes: int = 0) -> list[str]:
+        """The notices of a look at problems of these kinds."""
+        caplog.clear()
+        problems = {
+            kind: [Problem(kind=kind, subject="carrier_delays@1", severity="error", owner=PLATFORM, message=kind)]
+            for kind in kinds
+        }
+        now = datetime.now(UTC) + timedelta(minutes=minutes)
+        everything = {kind: problems.get(kind, []) for kind in ("lost", "parity", "failing")}
+        watch(ledger, registry, stores=("eu",), now=now, log=lambda: LOG, also=everything, environ={})
+        return [record.message for record in caplog.records]
+
+    assert len(look("lost")) == 1
+    ledger.add_silence(view="carrier_delays@1", kind=None, why="it is moved", made_by="me", lasts=HOUR)
+    ledger.add_silence(view=None, kind="stale", why="another kind", made_by="me", lasts=3 * HOUR)
+    assert look("lost", "parity", "failing") == []
+    assert {one.kind for one in ledger.incidents(open_only=True)} == {"lost", "parity", "failing"}
+    assert look("lost", "parity") == [], "it began and was over, and nobody was told of either"
+    after = look("lost", "parity", minutes=61)
+    assert len(after) == 2
+    assert all("the silence is over (it is moved), and this is still open" in message for message in after)
+    assert look("lost", "parity", minutes=62) == []
+    assert [message.partition(" ")[0] for message in look(minutes=63)] == ["[resolved]"] * 2
+
+
 def test_a_kind_that_was_not_looked_for_stays_as_it_is(ledger, registry):
     problem = Problem(kind="run_stuck", subject="queue", severity="error", owner=PLATFORM, message="it stands still")
     now = datetime.now(UTC)

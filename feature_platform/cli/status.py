@@ -39,6 +39,8 @@ class ViewStatus:
     """One feature view, as readers and as requests see it."""
 
     view: str
+    store: str | None
+    """None for a view that is not served."""
     owner: str
     state: str
     published_event: datetime | None
@@ -48,6 +50,8 @@ class ViewStatus:
     age: timedelta | None
     """Of the newest event that counts; None if there is none."""
     allowed: timedelta | None
+    lags: dict[str, timedelta | None]
+    """How far each stage is behind the one before it, in data time; they add up to the age."""
     partitions: int
     rows: int
     waiting: int
@@ -120,29 +124,31 @@ def _read(here: Settings, *, now: datetime) -> tuple[tuple[ViewStatus, ...], tup
     from feature_platform.declaration import load_registry
     from feature_platform.late_data import partitions_by_state
     from feature_platform.ledger import Ledger
-    from feature_platform.observability import freshness_of
+    from feature_platform.observability import freshness_of, frontiers_of
 
     with Ledger.connect(here.ledger_url) as ledger:
         if not here.manifest_path.exists():
             raise NotDeployedError("no manifest")
         registry = load_registry(here.manifest_path)
         views = []
-        for fresh in freshness_of(ledger, registry, stores=(here.store,), now=now):
+        for fresh in freshness_of(ledger, registry, stores=tuple(here.all_stores), now=now):
             view = registry.views[fresh.view]
             active = ledger.active_batches(view.key)
             served = view.online is not OnlineTier.NONE
             views.append(
                 ViewStatus(
                     view=view.key,
+                    store=fresh.store,
                     owner=view.owner.email,
                     state=fresh.state.value if active else "empty",
                     published_event=max((batch.partition.end for batch in active if batch.row_count), default=None),
                     served_event=fresh.newest_event if served else None,
                     age=fresh.age if fresh.newest_event else None,
                     allowed=fresh.allowed,
+                    lags=dict(frontiers_of(ledger, view, fresh.store or here.store).lags(now=now)),
                     partitions=len(active),
                     rows=sum(batch.row_count for batch in active),
-                    waiting=ledger.head(view.key) - ledger.synced_position(view.key, here.store) if served else 0,
+                    waiting=ledger.head(view.key) - ledger.synced_position(view.key, fresh.store) if fresh.store else 0,
                     unfinished=len(ledger.unfinished(view.key)),
                     late=partitions_by_state(ledger, view),
                 )
@@ -214,10 +220,13 @@ def _services_table(services: Sequence[ServiceStatus]) -> Any:
 
 
 def _views_table(views: Sequence[ViewStatus]) -> Any:
+    several = len({view.store for view in views if view.store}) > 1
     table = _table(
         "feature view",
+        *(["store"] if several else []),
         "state",
         "age",
+        "arrival + compute + publish + sync",
         "allowed",
         "published until",
         "served until",
@@ -232,8 +241,10 @@ def _views_table(views: Sequence[ViewStatus]) -> Any:
         todo += [f"{count} late, {state}" for state, count in view.late.items() if state in _LATE_TO_DO]
         table.add_row(
             view.view,
+            *([view.store or "-"] if several else []),
             view.state,
             format_duration(view.age) if view.age is not None else "",
+            " + ".join("-" if lag is None else format_duration(lag) for lag in view.lags.values()) if view.age else "",
             format_duration(view.allowed) if view.allowed else "",
             _instant(view.published_event),
             _instant(view.served_event),

@@ -48,6 +48,15 @@ class SyncTotals:
 class MeterLedger(LedgerConnection):
     """Totals for metrics and for the bill. Two statements, each one pass over the index of its tables."""
 
+    def computed_through(self, view_key: str) -> datetime | None:
+        """End of the last partition that a batch with rows was computed for, published or not; None without one."""
+        found: datetime | None = self._fetch_value(
+            "select max(b.partition_end) from batches b join batch_computed c using (batch_id)"
+            " where b.view = %s and c.row_count > 0",
+            (view_key,),
+        )
+        return found
+
     def view_totals(self) -> tuple[ViewTotals, ...]:
         """Every view that ever opened a batch, by name."""
         rows = self._fetch(

@@ -6,15 +6,17 @@ Rule: judged by the ledger's facts and a clock, so it speaks even if nothing eve
 from __future__ import annotations
 
 from feature_platform.observability.freshness import Freshness, FreshnessState, ServedFacts, judge_freshness
+from feature_platform.observability.frontiers import Frontiers, frontiers_of
 from feature_platform.observability.incidents import WatchReport, watch
 from feature_platform.observability.kinds import KINDS, Problem, known_to_watch, problem_of_platform, problem_of_view
-from feature_platform.observability.problems import find_problems, freshness_of
+from feature_platform.observability.problems import find_problems, freshness_of, freshness_of_view
 from feature_platform.observability.stores import StoreReport, find_unreachable, look_at_store
 
 __all__ = [
     "KINDS",
     "Freshness",
     "FreshnessState",
+    "Frontiers",
     "Problem",
     "ServedFacts",
     "StoreReport",
@@ -22,6 +24,8 @@ __all__ = [
     "find_problems",
     "find_unreachable",
     "freshness_of",
+    "freshness_of_view",
+    "frontiers_of",
     "judge_freshness",
     "known_to_watch",
     "look_at_store",

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_view import FeatureView, FreshnessSla
+from feature_platform.domain.windows import aware_utc
 
 
 class FreshnessState(enum.StrEnum):
@@ -61,7 +62,8 @@ def newest_event(active: Iterable[PublishedBatch]) -> datetime | None:
 
 def judge_freshness(view: FeatureView, facts: ServedFacts, *, now: datetime) -> Freshness:
     """Compare the age of the newest served event with the SLA; what was never served is never fresh."""
-    age = now - (facts.newest_event or facts.expected_since)
+    # in UTC: Python subtracts two instants of one zone by their wall clocks, an hour wrong across a change of time
+    age = aware_utc(now) - aware_utc(facts.newest_event or facts.expected_since)
     state, allowed = _compare(view.freshness, age)
     if facts.newest_event is None and state is FreshnessState.FRESH:
         state = FreshnessState.WAITING

@@ -20,6 +20,7 @@ from feature_platform.domain.feature_view import FeatureView, OnlineTier
 from feature_platform.domain.late_data import LateState, judge
 from feature_platform.ledger import Ledger
 from feature_platform.observability.freshness import newest_event
+from feature_platform.observability.frontiers import frontiers_of
 from feature_platform.observability.kinds import LEDGER_KINDS, Problem
 from feature_platform.observability.problems import find_problems, served_facts
 from feature_platform.observability.store_meters import StoreMeters
@@ -39,6 +40,7 @@ def ledger_metrics(ledger: Ledger, registry: FeatureRegistry, *, store: str, now
     yield _gauge("view_sla_seconds", "Age of the newest event that is allowed", ("view", "severity"), _slas(views))
     active = {view.key: ledger.active_batches(view.key) for view in views}
     yield from _freshness(ledger, views, active, store=store)
+    yield _frontiers(ledger, views, store=store)
     yield _gauge(
         "view_clock_timestamp_seconds",
         "Clocks of the newest active batch: event, ingested, computed, published, online",
@@ -138,6 +140,19 @@ def _freshness(
             (named(view, store), ledger.head(view.key) - ledger.synced_position(view.key, store))
             for view in views
             if view.online is not OnlineTier.NONE
+        ],
+    )
+
+
+def _frontiers(ledger: Ledger, views: Sequence[FeatureView], *, store: str) -> Metric:
+    return _gauge(
+        "view_frontier_timestamp_seconds",
+        "Newest instant of data that a stage holds: source, computed, published, served",
+        ("view", "store", "stage"),
+        [
+            ((view.key, store if stage == "served" else "", stage), at.timestamp())
+            for view in views
+            for stage, at in frontiers_of(ledger, view, store).instants().items()
         ],
     )
 

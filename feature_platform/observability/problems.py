@@ -50,10 +50,16 @@ def freshness_of(
 ) -> tuple[Freshness, ...]:
     """Freshness of every view in every store; of a view that is not served, once, by what is published."""
     return tuple(
-        judge_freshness(view, served_facts(ledger, view, store), now=now)
-        for view in registry.views.values()
-        for store in (stores if view.online is not OnlineTier.NONE else stores[:1])
+        one for view in registry.views.values() for one in freshness_of_view(ledger, view, stores=stores, now=now)
     )
+
+
+def freshness_of_view(
+    ledger: Ledger, view: FeatureView, *, stores: Sequence[str], now: datetime
+) -> tuple[Freshness, ...]:
+    """Freshness of one view in every store; of one that is not served, once."""
+    judged = stores if view.online is not OnlineTier.NONE else stores[:1]
+    return tuple(judge_freshness(view, served_facts(ledger, view, store), now=now) for store in judged)
 
 
 def find_problems(

@@ -24,6 +24,7 @@ from feature_platform.orchestration.auditing import (
 from feature_platform.orchestration.consumers import build_exposures, build_services
 from feature_platform.orchestration.feature_log import build_feature_log, build_feature_log_schedule
 from feature_platform.orchestration.feature_views import build_feature_view
+from feature_platform.orchestration.freshness import build_freshness_sensor
 from feature_platform.orchestration.late_data import build_look_job, build_look_sensor, build_recompute_sensor
 from feature_platform.orchestration.maintenance import (
     build_maintenance,
@@ -94,6 +95,7 @@ def build_definitions(
         sensors=[
             build_sync_sensor(registry),
             build_incident_sensor(settings, registry),
+            build_freshness_sensor(settings, registry),
             build_store_sensor(settings, registry),
             build_look_sensor(settings, registry, look_job),
             build_recompute_sensor(settings, registry),

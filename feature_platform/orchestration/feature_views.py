@@ -9,6 +9,7 @@ published; the ledger, not Dagster, is what serving and training go by.
 import re
 import time
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from logging import WARNING
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,14 @@ import dagster as dg
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.declaration.lineage import ColumnLineage
 from feature_platform.domain.batch import CheckOutcome
-from feature_platform.domain.feature_view import FeatureView
+from feature_platform.domain.feature_view import FeatureView, OnlineTier
 from feature_platform.domain.windows import Partition, parse_partition_key
 from feature_platform.errors import without_passwords
 from feature_platform.orchestration import keys, metadata, timetable
 from feature_platform.orchestration.checks import check_results, check_specs
 from feature_platform.orchestration.connections import keep_connections
 from feature_platform.orchestration.failing import dagster_failures
+from feature_platform.orchestration.freshness import freshness_result, freshness_spec
 from feature_platform.orchestration.keys import HOLD_TAG
 from feature_platform.settings import Settings
 
@@ -50,6 +52,8 @@ def build_feature_view(
 ) -> dg.AssetsDefinition:
     """The asset of one version of a feature view."""
     specs = check_specs(manifest, view)
+    # what is served is judged where it is served
+    is_judged_here = view.online is OnlineTier.NONE
 
     @dg.asset(
         key=keys.view_key(view),
@@ -63,7 +67,7 @@ def build_feature_view(
         tags=metadata.tags(view),
         metadata=metadata.view_metadata(view, settings.project, lineage),
         code_version=view.code_version,
-        check_specs=specs,
+        check_specs=[*specs, *([freshness_spec(view)] if is_judged_here else [])],
         pool=keys.LAKE_POOL,
         op_tags={keys.VIEW_TAG: view.key},
     )
@@ -77,7 +81,10 @@ def build_feature_view(
         with dagster_failures(), Ledger.connect(settings.ledger_url) as ledger:
             written = _written(ledger, view, context.run.run_id, partitions)
             outcomes = _outcomes(ledger, written) if specs else ()
+            fresh = freshness_result(settings, view, ledger, now=datetime.now(UTC)) if is_judged_here else None
         yield from check_results(outcomes, key=keys.view_key(view), specs=specs, batches=(one.batch for one in written))
+        if fresh is not None:
+            yield fresh
         if failure is not None:
             raise failure
         for history in written:

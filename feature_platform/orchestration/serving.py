@@ -7,6 +7,7 @@ once, when the view is no longer in progress. What a sync may write is decided b
 
 # no `from __future__ import annotations` here: Dagster compares the annotation of `context` with its class
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +20,7 @@ from feature_platform.orchestration import keys, metadata
 from feature_platform.orchestration.connections import keep_connections
 from feature_platform.orchestration.failing import dagster_failures
 from feature_platform.orchestration.feature_views import group_name
+from feature_platform.orchestration.freshness import freshness_result, freshness_spec
 from feature_platform.settings import Settings
 
 SYNC_SENSOR = "sync_what_was_published"
@@ -64,10 +66,11 @@ def build_online_asset(settings: Settings, registry: FeatureRegistry, view: Feat
         metadata={"feature_view": view.key, "entities": ", ".join(view.entity_names)},
         freshness_policy=native_freshness(view.freshness),
         automation_condition=after_publishing(),
+        check_specs=[freshness_spec(view)],
         pool=keys.ONLINE_POOL,
         op_tags={keys.VIEW_TAG: view.key},
     )
-    def online(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    def online(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
         # imported here: it loads DuckDB and pyarrow, which definitions do not need
         from feature_platform.ledger import Ledger
         from feature_platform.materialization import dbt_run
@@ -90,7 +93,10 @@ def build_online_asset(settings: Settings, registry: FeatureRegistry, view: Feat
                 # the stores that can be reached are at the head; the run is repeated for those that cannot
                 raise_failures(outcomes)
                 behind = ledger.head(view.key) > min(result.to_position for result in results)
-        return dg.MaterializeResult(metadata=metadata.sync_metadata(results, ended_at=datetime.now(UTC)))
+            fresh = freshness_result(settings, view, ledger, now=datetime.now(UTC))
+        yield dg.MaterializeResult(
+            metadata=metadata.sync_metadata(results, ended_at=datetime.now(UTC)), check_results=[fresh]
+        )
 
     return online
 

@@ -5,19 +5,29 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from zoneinfo import ZoneInfo
 
 import pytest
 from views import view_with
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.batch import CheckOutcome, Measured
-from feature_platform.domain.feature_view import FeatureView, FreshnessSla, OnlineTier, Owner
-from feature_platform.domain.windows import Grain, partition_starting
+from feature_platform.domain.feature_view import FeatureView, FreshnessSla, OnlineTier, Owner, Source
+from feature_platform.domain.windows import Grain, partition_starting, partitions_between
 from feature_platform.ledger import Ledger
-from feature_platform.observability import FreshnessState, freshness_of, watch
+from feature_platform.observability import (
+    FreshnessState,
+    ServedFacts,
+    freshness_of,
+    frontiers_of,
+    judge_freshness,
+    watch,
+)
+from feature_platform.orchestration.timetable import due_partition, partitions_definition
 
 LOG = logging.getLogger("test_freshness")
 DAY = timedelta(days=1)
@@ -102,9 +112,9 @@ def publish(ledger: Ledger, view: FeatureView, day: int, *, rows: int = 3, passe
         ledger.record_failed([batch.batch_id], "1 blocking check failed")
 
 
-def sync(ledger: Ledger, view: FeatureView) -> None:
+def sync(ledger: Ledger, view: FeatureView, *, store: str = "default") -> None:
     head = ledger.head(view.key)
-    sync_id = ledger.begin_sync(view.key, "default", 0, head, server_run_id="server", run_id="run")
+    sync_id = ledger.begin_sync(view.key, store, 0, head, server_run_id="server", run_id="run")
     ledger.end_sync(sync_id, entities=1, written=1, tombstones=0, refused=0, seconds=0.1)
 
 
@@ -142,6 +152,81 @@ def test_backfilling_an_old_partition_does_not_turn_a_stale_view_fresh(ledger, v
         publish(ledger, view, day)
         sync(ledger, view)
         assert state(ledger, view, now) is FreshnessState.ERROR
+
+
+def test_only_one_region_is_behind(ledger, view, webhook):
+    publish(ledger, view, 0)
+    sync(ledger, view)
+    sync(ledger, view, store="us")
+    publish(ledger, view, 2)
+    sync(ledger, view)
+    now = BEGIN + 3 * DAY + timedelta(hours=1)
+    found = freshness_of(ledger, registry_of(view), stores=("default", "us"), now=now)
+    assert [(one.store, one.state) for one in found] == [("default", FreshnessState.FRESH), ("us", FreshnessState.WARN)]
+    report = watch(
+        ledger, registry_of(view), stores=("default", "us"), now=now, log=lambda: LOG, environ={"OPS_URL": webhook.url}
+    )
+    assert [one.subject for one in report.problems] == ["carrier_delays@1 in store us"]
+    assert "in store us is stale" in webhook.taken[0]["message"]
+
+
+def test_the_lags_of_the_stages_add_up_to_the_age_and_name_the_one_that_stands_still(ledger, view):
+    source = Source(
+        unique_id="source.tiny.raw.flights",
+        name="raw.flights",
+        schema="raw",
+        table="flights",
+        loaded_at_field="at",
+        event_time="at",
+        reporting_lag=timedelta(0),
+    )
+    view = replace(view, sources=(source,))
+    now = BEGIN + 10 * DAY
+    hours = lambda: {  # noqa: E731
+        stage: lag / timedelta(hours=1) if lag is not None else None
+        for stage, lag in frontiers_of(ledger, view, "default").lags(now=now).items()
+    }
+    assert set(hours().values()) == {None}
+    ledger.record_source_load("raw.flights", loaded_through=now - DAY, row_count=0, watermark=None, run_id="load")
+    publish(ledger, view, 3)
+    sync(ledger, view)
+    publish(ledger, view, 5)
+    publish(ledger, view, 6, passes=False)
+    assert hours() == {"arrival": 24, "compute": 48, "publish": 24, "sync": 48}
+    (freshness,) = freshness_of(ledger, registry_of(view), stores=("default",), now=now)
+    assert sum(hours().values()) == freshness.age / timedelta(hours=1)
+    assert list(frontiers_of(ledger, replace(view, online=OnlineTier.NONE), "default").lags(now=now)) == [
+        "arrival",
+        "compute",
+        "publish",
+    ]
+
+
+@pytest.mark.parametrize("change", ["2026-03-08", "2026-11-01", "2026-03-29", "2026-10-25"])  # New York, Berlin
+@pytest.mark.parametrize("zone", ["America/New_York", "Europe/Berlin", "UTC"])
+def test_ages_partitions_and_due_instants_do_not_know_of_daylight_saving(view, change, zone, monkeypatch):
+    """Views have no time zone but UTC: a day has 24 hours on every day of the year, wherever a process runs."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        local, midnight = ZoneInfo(zone), datetime.fromisoformat(change).replace(tzinfo=UTC)
+        day = partition_starting(midnight, Grain.DAY)
+        assert day.end - day.start == DAY
+        assert len(list(partitions_between(day.start, day.end, Grain.HOUR))) == 24
+        facts = ServedFacts(store="default", newest_event=midnight.astimezone(local), expected_since=BEGIN)
+        for seconds, state in ((0, FreshnessState.FRESH), (1, FreshnessState.WARN)):
+            now = (midnight + timedelta(hours=26, seconds=seconds)).astimezone(local)
+            judged = judge_freshness(view, facts, now=now)
+            assert (judged.state, judged.age) == (state, timedelta(hours=26, seconds=seconds))
+        shown = partitions_definition(Grain.HOUR, midnight)
+        assert shown.get_partition_keys(current_time=day.end)[0] == f"{change}-00:00"
+        assert len(shown.get_partition_keys(current_time=day.end)) == 24
+        for hour in range(48):
+            due = due_partition((midnight + timedelta(hours=hour)).astimezone(local), Grain.HOUR, timedelta(minutes=90))
+            assert due.end == midnight + timedelta(hours=hour - 2)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_an_empty_batch_makes_nothing_fresh(ledger, view):

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from tiny_platform import TinyPlatform
 
 from feature_platform.cli.main import main
+from feature_platform.ledger import Ledger
 from feature_platform.settings import PREFIX
 
 
@@ -33,6 +34,19 @@ def test_it_is_made_listed_shown_by_status_and_ended(tiny: TinyPlatform, command
     listed = command("list").output
     assert "stale of user_pulse@1" in listed
     assert "backfill" in listed
+    with Ledger.connect(tiny.settings.ledger_url) as ledger:
+        ledger.open_batches(
+            tiny.registry.view("user_activity"), tiny.partitions("user_activity", "2024-01-02"), run_id="r"
+        )
+        (batch,) = ledger.unfinished("user_activity@1")
+        ledger.record_failed([batch.batch.batch_id], "the test failed it")
+    (problem,) = [
+        one
+        for one in json.loads(CliRunner().invoke(main, ["status", "--json"]).output)["problems"]
+        if one["kind"] == "failing"
+    ]
+    assert problem["silent"].endswith("UTC: backfill")
+    assert (problem["runbook"], problem["since"]) == ("docs/runbooks/failed-check.md", None)
     ended = command("end", both["silence"]["silence_id"][:8])
     assert "no longer silent about stale of user_pulse@1" in ended.output
     assert [one["view"] for one in json.loads(command("list", "--json").output)] == ["user_activity@1"]

@@ -14,8 +14,10 @@ import pytest
 from feature_platform.declaration import load_registry
 from feature_platform.declaration.manifest import load_manifest
 from feature_platform.domain.feature_view import FreshnessSla
+from feature_platform.ledger import Ledger
 from feature_platform.materialization.dbt_parse import parse
-from feature_platform.orchestration import build_definitions, keys
+from feature_platform.orchestration import build_definitions, freshness, keys
+from feature_platform.orchestration.freshness import build_freshness_sensor
 from feature_platform.orchestration.serving import native_freshness
 from feature_platform.settings import PREFIX, Settings
 
@@ -126,6 +128,8 @@ def test_serving_is_unpartitioned_follows_publishing_and_has_an_sla(repository):
     policy = node.freshness_policy
     assert policy.fail_window.to_timedelta() == timedelta(hours=50)
     assert policy.warn_window.to_timedelta() == timedelta(hours=26)
+    (check,) = [one for one in repository.asset_graph.asset_check_keys if one.asset_key == node.key]
+    assert check.name == "fresh"
     service = repository.asset_graph.get(dg.AssetKey(["service", "departure_delay"]))
     assert dg.AssetKey(["online", "airport_weather"]) in service.parent_keys
 
@@ -231,12 +235,50 @@ def test_scheduled_runs_overtake_backfills(repository):
 def test_sensors_run_by_default(repository):
     assert {sensor.name: sensor.default_status for sensor in repository.sensor_defs} == {
         "audit_what_other_code_computed": dg.DefaultSensorStatus.RUNNING,
+        "judge_freshness": dg.DefaultSensorStatus.RUNNING,
         "incidents": dg.DefaultSensorStatus.RUNNING,
         "look_for_late_rows": dg.DefaultSensorStatus.RUNNING,
         "recompute_late_partitions": dg.DefaultSensorStatus.RUNNING,
         "look_at_online_store": dg.DefaultSensorStatus.RUNNING,
         "sync_what_was_published": dg.DefaultSensorStatus.RUNNING,
     }
+
+
+def test_a_verdict_is_said_when_it_changes_and_once_an_hour(environ, home, ledger_url, instance, monkeypatch):
+    """Nothing runs here at all: views that were never served become overdue by the clock alone."""
+    settings = Settings.from_env(environ | {PREFIX + "LEDGER_URL": ledger_url})
+    registry = load_registry(home / "dbt" / "manifest.json")
+    with Ledger.connect(ledger_url) as ledger:
+        ledger.record_deployment(platform_version="1", manifest_hash="h", views={key: {} for key in registry.views})
+    sensor = build_freshness_sensor(settings, registry)
+    cursor = None
+
+    def look(after: timedelta) -> dict[str, dg.AssetCheckEvaluation]:
+        nonlocal cursor
+
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return began + after
+
+        monkeypatch.setattr(freshness, "datetime", Clock)
+        said = sensor(dg.build_sensor_context(instance=instance, cursor=cursor))
+        if isinstance(said, dg.SkipReason):
+            return {}
+        cursor = said.cursor
+        return {event.asset_key.to_user_string(): event for event in said.asset_events}
+
+    began = datetime.now(UTC)
+    first = look(timedelta(0))
+    assert set(first) == {f"online/{view.name}" for view in registry.views.values()}
+    assert all(event.passed and event.check_name == "fresh" for event in first.values())
+    assert look(timedelta(minutes=1)) == {}
+    assert len(look(timedelta(minutes=61))) == len(registry.views)
+    overdue = look(timedelta(hours=7))
+    hourly = overdue["online/airport_weather"]
+    assert (hourly.passed, hourly.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "nothing was ever served in store default" in hourly.description
+    assert overdue["online/carrier_delays"].passed
 
 
 def test_loading_imports_nothing_heavy(environ):

@@ -23,6 +23,8 @@ from feature_platform.cli.push import _readers
 from feature_platform.domain.types import ColumnType, ListType
 from feature_platform.errors import EntityError, RequestError, SourceNotReadyError, TimestampError
 from feature_platform.ledger import Ledger
+from feature_platform.offline.sets.candidates import Fate
+from feature_platform.offline.sets.explaining import ViewExplanation
 from feature_platform.online import FeatureClient, FeatureStatus, functions
 from feature_platform.online.connection import Connection
 from feature_platform.online.settings import ValkeyAddress
@@ -210,13 +212,22 @@ def test_every_type_survives_the_ledger_and_the_store(settings: Settings, valkey
     sync(platform.settings, platform.registry, view, run_id="run")
 
 
-def served(platform: Platform, labels: list[tuple[int, datetime]], **options):
-    table = pa.table(
+def label_table(labels: list[tuple[int, datetime]]) -> pa.Table:
+    return pa.table(
         {
             "user": pa.array([user for user, _ in labels], pa.int64()),
             "event_timestamp": pa.array([at for _, at in labels], pa.timestamp("us", "UTC")),
         }
     )
+
+
+def explain(platform: Platform, key: str, number: int) -> ViewExplanation:
+    (view,) = platform.store.explain_training_set(key, row=number).views
+    return view
+
+
+def served(platform: Platform, labels: list[tuple[int, datetime]], **options):
+    table = label_table(labels)
     with platform.store.get_historical_features(table, "clicks", mode="served", provenance=True, **options) as found:
         return found.to_arrow().to_pylist()
 
@@ -326,6 +337,11 @@ def test_served_says_what_a_client_read(platform, client, seed: int) -> None:
             assert first["n"] == value, (user, first, value, seed)
     assert kinds.get("served_exact", 0) > 5, kinds
 
+    kept = platform.store.create_training_set(label_table(labels), "clicks", name="pushed", mode="served")
+    explained = [explain(platform, kept.key, at) for at in range(0, len(labels), 5)]
+    assert all(view.agrees for view in explained)
+    assert any(row.fate is Fate.CHOSEN and not row.batch_id for view in explained for row in view.rows)
+
 
 def test_a_push_that_was_never_acknowledged_makes_ambiguous(platform, client) -> None:
     history = History(platform, client, 0)
@@ -344,6 +360,10 @@ def test_a_push_that_was_never_acknowledged_makes_ambiguous(platform, client) ->
     assert (two["clicks__provenance"], two["n"]) == ("served_exact", 77)
     again = served(platform, [(1, at), (1, later)])
     assert again == [one, two]
+    kept = platform.store.create_training_set(label_table([(1, at)]), "clicks", name="pushed", mode="served")
+    why = explain(platform, kept.key, 0)
+    assert why.agrees
+    assert next((row.fate, row.values["n"]) for row in why.rows) == (Fate.NOT_ACKNOWLEDGED, 77)
 
 
 def test_the_command(settings_in_environ, platform, client, monkeypatch, tmp_path) -> None:

@@ -41,6 +41,7 @@ class Fate(enum.StrEnum):
     NOT_PUBLISHED_YET = "published after the set's ledger sequence"
     NOT_ONLINE_YET = "not yet in the online store at the label's time"
     NEVER_PUBLISHED = "its batch was never published"
+    NOT_ACKNOWLEDGED = "pushed, but not acknowledged by the store at the label's time"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,8 @@ class Sight:
     ttl: timedelta | None
     basis: str
     """Why these, in words."""
+    asked_at: datetime | None = None
+    """When the store was asked, if what it held then is what counts, and is known."""
 
     @property
     def dead_until(self) -> datetime | None:
@@ -82,13 +85,17 @@ class Judged:
     event_timestamp: datetime
     values: Mapping[str, Any]
     batch_id: str
+    """Empty: the row was pushed."""
     batch_seq: int
+    """Number of the batch; of a pushed row, of the push."""
     partition: str
+    """Its key, or `pushed`."""
     code_version: str
     source_watermark: datetime | None
     """Newest `ingested_at` that the batch could read."""
     computed_at: datetime | None
     published_at: datetime | None
+    """When its batch was published, or it was pushed."""
     online_at: datetime | None
 
 
@@ -220,12 +227,12 @@ def judge(
 def _judge_visible(one: Candidate, chosen: Candidate | None, sight: Sight) -> tuple[Fate, str]:
     if one.event_timestamp > sight.until:
         late = one.event_timestamp - sight.until
-        return Fate.NOT_YET, f"available {_span(late)} after the label's time"
+        return Fate.NOT_YET, f"available {span(late)} after the label's time"
     if chosen is not None and one is chosen:
-        return Fate.CHOSEN, f"{_span(sight.label_time - one.event_timestamp)} old at the label's time"
+        return Fate.CHOSEN, f"{span(sight.label_time - one.event_timestamp)} old at the label's time"
     if sight.dead_until is not None and sight.ttl is not None and one.event_timestamp <= sight.dead_until:
         age = sight.label_time - one.event_timestamp
-        return Fate.EXPIRED, f"{_span(age)} old at the label's time, and ttl is {_span(sight.ttl)}"
+        return Fate.EXPIRED, f"{span(age)} old at the label's time, and ttl is {span(sight.ttl)}"
     return Fate.OLDER, "a newer row of the key was available"
 
 
@@ -243,7 +250,8 @@ def _judge_hidden(
     return Fate.NOT_ONLINE_YET, "no completed sync had brought it to the store"
 
 
-def _span(duration: timedelta) -> str:
+def span(duration: timedelta) -> str:
+    """A duration for people."""
     return (
         format_duration(duration) if duration >= timedelta(seconds=1) else f"{duration // timedelta(microseconds=1)} µs"
     )

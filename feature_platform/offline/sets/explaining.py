@@ -21,6 +21,7 @@ from feature_platform.offline.parquet import read_parquet
 from feature_platform.offline.sets.candidates import Fate, Judged, find_candidates, judge
 from feature_platform.offline.sets.kept import TrainingSet
 from feature_platform.offline.sets.manifest import Manifest, SetFeature
+from feature_platform.offline.sets.pushed_candidates import with_pushed
 from feature_platform.offline.sets.sights import sight_of
 
 if TYPE_CHECKING:
@@ -193,6 +194,18 @@ def _explain_view(
         published_in_time={batch_id: number <= manifest.at_sequence for batch_id, number in numbers.items()},
         online_at=ledger.online_at(view.key, store),
     )
+    if view.push:
+        rows = with_pushed(
+            connection,
+            view,
+            names,
+            sight,
+            rows,
+            acknowledged=ledger.acknowledged(
+                view.key, manifest.arguments.get("store", store), at_sequence=manifest.at_sequence
+            ),
+            at_sequence=manifest.at_sequence,
+        )
     chosen = next((row.values for row in rows if row.fate is Fate.CHOSEN), dict.fromkeys(names))
     return ViewExplanation(
         view=view.key,

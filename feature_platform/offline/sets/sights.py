@@ -83,4 +83,14 @@ def _served(
         if window is not None:
             asserted = ", ".join(map(str, window.candidates))
             basis += f"; a sync in flight may have brought it to position {asserted} already"
-    return Sight(label_time=label_time, keys=keys, batches=batches, until=_FOREVER, ttl=view.ttl, basis=basis)
+    live, is_known = history.live_since, window is None or window.kind is not WindowKind.UNKNOWN
+    return Sight(
+        label_time=label_time,
+        keys=keys,
+        batches=batches,
+        until=_FOREVER,
+        ttl=view.ttl,
+        basis=basis,
+        # before the first sync nothing says that the store kept what it acknowledged
+        asked_at=label_time if is_known and live is not None and live <= label_time else None,
+    )

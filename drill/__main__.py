@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,6 +21,8 @@ from drill.project import REPOSITORY
 from drill.stack import CommandError
 from drill.table import as_markdown, as_text, result_line
 from drill.world import fresh_directory, world
+
+_MARK = "FP_DRILL_APART"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,6 +45,8 @@ def main(names: tuple[str, ...], *, only_list: bool, docs: bool, home: Path | No
         return
     if unknown := [name for name in names if name not in FAULTS]:
         raise click.UsageError(f"no such fault: {', '.join(unknown)}. There are: {', '.join(FAULTS)}")
+    _may_mount()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the stack is stopped, as after Ctrl-C
     directory = home or Path(tempfile.mkdtemp(prefix="fp-drill-", dir="/var/tmp"))
     begin = time.monotonic()
     try:
@@ -54,6 +62,17 @@ def main(names: tuple[str, ...], *, only_list: bool, docs: bool, home: Path | No
     click.echo(f"{time.monotonic() - begin:.0f} s" + (f"; records: {records}" if keep else ""))
     click.echo(result_line(verdict))
     sys.exit(0 if verdict.is_clean else 1)
+
+
+def _may_mount() -> None:
+    """As an ordinary user, go on in a name space of our own, in which the lake's disk can be mounted."""
+    unshare = shutil.which("unshare")
+    if os.geteuid() == 0 or unshare is None or _MARK in os.environ:
+        return
+    apart = [unshare, "--user", "--map-current-user", "--keep-caps", "--mount", "--"]
+    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode == 0:
+        again = [*apart, sys.executable, "-m", "drill", *sys.argv[1:]]
+        os.execve(unshare, again, os.environ | {_MARK: "1"})  # noqa: S606 - in place of this process
 
 
 def _run(names: tuple[str, ...], directory: Path) -> Path:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from drill.running import Drill
 
 FLIGHTS, AIRPORTS = "flight_operations", "airport_operations"
+PLATFORM, CONSUMER = "platform", "delay_prediction"
 Inject = Callable[["Drill"], Iterator[None]]
 
 

@@ -28,6 +28,10 @@ import duckdb
 
 from drill.declared import Declared
 
+PLATFORM, CONSUMER = "platform", "delay_prediction"
+"""Receivers of what belongs to no view, and of the service that reads both views."""
+FELT_ONLINE = ("lost", "need", "parity", "unreachable")
+"""Kinds that a consumer is told besides."""
 _HOUR = timedelta(hours=1)
 _DUE = timedelta(minutes=30)
 _LATEST = timedelta(hours=26)
@@ -100,8 +104,10 @@ class Verdict:
 
     @property
     def is_clean(self) -> bool:
-        """Whether every count but the first is 0."""
-        return not any(count for name, count in self.result.items() if name != "faults")
+        """Whether every fault was injected and every count but the first is 0."""
+        return not any(case.not_injected for case in self.cases) and not any(
+            count for name, count in self.result.items() if name != "faults"
+        )
 
 
 def judge(records: Path, *, repository: Path) -> Verdict:
@@ -146,7 +152,7 @@ def _cases(log: list[dict[str, Any]]) -> list[Case]:
         if line["event"] == "injected":
             cases[name] = Case(name=name, what=line["what"], tells=tuple(line["tells"]), injected=at)
         elif line["event"] == "not_injected":
-            cases[name].not_injected = line["why"]
+            cases[name].not_injected, cases[name].over = line["why"], at
         elif line["event"] == "detected":
             cases[name].detected, cases[name].by = at, line["by"]
         elif line["event"] == "healed":
@@ -172,8 +178,8 @@ def _judge_notice(line: Mapping[str, Any], case: Case, declared: Declared) -> No
     notice = line["notice"]
     told = Told(receiver=line["receiver"], status=notice["status"], kind=notice["kind"], subject=notice["subject"])
     case.told.append(told)
-    owner = declared.owners.get(told.subject.partition("@")[0])
-    if owner is not None and owner != told.receiver:
+    owner = declared.owners.get(told.subject.partition("@")[0], PLATFORM)
+    if told.receiver != owner and not (told.receiver == CONSUMER and told.kind in FELT_ONLINE):
         case.misrouted.append(f"{told.kind} of {told.subject} went to {told.receiver}, its owner is {owner}")
 
 

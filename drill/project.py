@@ -13,7 +13,12 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 VIEWS = ("airport_weather", "aircraft_state")
-ROUTES = ("FLIGHT_OPERATIONS_ALERT_URL", "AIRPORT_OPERATIONS_ALERT_URL")
+ROUTES = (
+    "FLIGHT_OPERATIONS_ALERT_URL",
+    "AIRPORT_OPERATIONS_ALERT_URL",
+    "PLATFORM_ALERT_URL",
+    "DELAY_PREDICTION_ALERT_URL",
+)
 _BEGIN = "\"{{ env_var('FEATURE_PLATFORM_FLIGHTS_BEGIN', '2013-01-01') }}\""
 _LEFT_OUT = ("aircraft_profile", "carrier_delays", "route_delays")
 _SERVICE = """version: 2
@@ -27,6 +32,7 @@ exposures:
     depends_on: ["ref('airport_weather', v=1)", "ref('aircraft_state', v=1)"]
     config:
       meta:
+        routes: ["${DELAY_PREDICTION_ALERT_URL}"]
         feature_service: {latency_budget: 20 ms, batch_size: 100, freshness: 3 hours}
 """
 

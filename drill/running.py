@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from drill.fault import Fault
+from drill.lake_disk import CannotInjectError, LakeDisk
 from drill.project import VIEWS
 from drill.signals import open_incidents, runs_going_on, signals, stopped_processes
 from drill.sources import Feed
@@ -37,6 +38,7 @@ class Drill:
 
     stack: Stack
     feed: Feed
+    lake_disk: LakeDisk
     record: Path
     """The log of faults: a line per event."""
     say: Callable[[str], None]
@@ -86,13 +88,13 @@ class Drill:
         due = self.now().replace(minute=0, second=0, microsecond=0)
         return self.until(lambda: self.served_until() >= due, seconds=_SERVED_SECONDS)
 
-    def until(self, holds: Callable[[], bool], *, seconds: float) -> bool:
+    def until(self, holds: Callable[[], bool], *, seconds: float, every: float = 1.0) -> bool:
         """Wait in real time; False after so many seconds."""
         deadline = time.monotonic() + seconds
         while not holds():
             if time.monotonic() > deadline:
                 return False
-            time.sleep(1)
+            time.sleep(every)
         return True
 
     # -- what there is ---------------------------------------------------------
@@ -113,6 +115,32 @@ class Drill:
         options = () if wait else ("--no-wait",)
         self.stack.command("materialize", view, "--partition", self.newest_partition(), *options, check=False)
 
+    # -- sources --------------------------------------------------------
+
+    def hold_back(
+        self,
+        source: str,
+        *,
+        after: datetime,
+        through: datetime | None = None,
+        by: timedelta = timedelta(0),
+        until: datetime | None = None,
+    ) -> None:
+        """Let what would arrive in (after, through] arrive so much later, not before an instant; the judge is told."""
+        through, until = through or self.now(), until or self.began
+        self.feed.change(
+            source,
+            f"select * replace (case when ingested_at > timestamptz '{after.isoformat()}'"
+            f" and ingested_at <= timestamptz '{through.isoformat()}'"
+            f" then greatest(ingested_at + interval '{by.total_seconds():.0f} seconds',"
+            f" timestamptz '{until.isoformat()}') else ingested_at end as ingested_at) from rows",
+        )
+        self.log("held_back", table=source, after=after, through=through, seconds=by.total_seconds(), until=until)
+
+    def reload(self, source: str, *, since: datetime) -> None:
+        """Load again what arrived since an instant: rows that are there stay as they are."""
+        self.feed.load(self.stack.settings, through=self.now(), sources=(source,), after=since)
+
     # -- faults ---------------------------------------------------------
 
     def run(self, fault: Fault) -> None:
@@ -122,7 +150,12 @@ class Drill:
         self.say(f"{fault.name}: {fault.what}")
         self.log("injected", fault=fault.name, what=fault.what, tells=fault.tells)
         steps = fault.inject(self)
-        next(steps)
+        try:
+            next(steps)
+        except (CannotInjectError, CommandError, LookupError, ValueError) as error:
+            self.log("not_injected", fault=fault.name, why=str(error))
+            self.say(f"  not injected: {error}")
+            return
         first = self._await_seen(fault, injected)
         self.log("detected" if first else "undetected", fault=fault.name, by=first)
         self.say(f"  seen: {first or 'NOT SEEN'}, after {self.now() - injected}")

@@ -19,6 +19,7 @@ _CHECKS = """select distinct 'check ' || b.view || ' ' || c.check_name
     from batch_checks c join batches b using (batch_id) where not c.passed and c.checked_at >= %(since)s"""
 _OPEN = """select i.kind || ' ' || i.subject from incidents i left join incident_resolved r using (incident_id)
     where r.incident_id is null"""
+_OPENED = "select count(*) from unfinished_batches"
 _GOING_ON = "select count(*) from runs where status in ('QUEUED', 'NOT_STARTED', 'STARTING', 'STARTED')"
 
 
@@ -46,6 +47,11 @@ def runs_going_on(stack: Stack) -> int:
     """Runs that wait or run; none if nobody can be asked."""
     counted = _ask(stack, "dagster", _GOING_ON, None)
     return int(counted[0]) if counted else 0
+
+
+def batches_being_computed(stack: Stack) -> int:
+    """Batches that a run has opened and not finished."""
+    return int((_ask(stack, "ledger", _OPENED, None) or ["0"])[0])
 
 
 def _ask(stack: Stack, database: str, query: str, since: datetime | None) -> list[str]:

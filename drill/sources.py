@@ -23,8 +23,6 @@ from feature_platform.settings import Settings
 
 _NEVER_OLD = ("planes", "airports", "airlines")
 """Registers: they are not cut."""
-_READ = ("flights", "weather")
-"""What the drill's views read."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,12 +54,19 @@ class Feed:
         self.changes[name].pop()
         self._deliver(name)
 
-    def load(self, settings: Settings, *, through: datetime) -> None:
+    def load(
+        self,
+        settings: Settings,
+        *,
+        through: datetime,
+        sources: Sequence[str] = ("flights", "weather"),
+        after: datetime | None = None,
+    ) -> None:
         """Bring to the lake what has arrived, as an ingestion outside Dagster does; the hourly runs do the same."""
         with Ledger.connect(settings.ledger_url) as ledger, closing(connect(settings)) as lake:
-            for name in _READ:
-                after = ledger.loaded_through(SOURCES[name].ledger_name)
-                load_source(lake, ledger, name, home=self.home, through=through, after=after, run_id="drill")
+            for name in sources:
+                begin = after or ledger.loaded_through(SOURCES[name].ledger_name)
+                load_source(lake, ledger, name, home=self.home, through=through, after=begin, run_id="drill")
 
     def _deliver(self, name: str) -> None:
         whole = parquet_file(SOURCES[name], self.cache)

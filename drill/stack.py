@@ -122,7 +122,7 @@ class Stack:
         return [worker for one in server for worker in one.children()]
 
     def down(self) -> None:
-        """Stop everything and delete it."""
+        """Stop everything."""
         supervision.stop_dagster(self.home)
         services.stop(self.home)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import duckdb
 
 from drill.clock import StackClock
+from drill.lake_disk import LakeDisk
 from drill.project import REPOSITORY, VIEWS, Project
 from drill.receivers import receiving
 from drill.running import Drill
@@ -49,9 +50,11 @@ def world(directory: Path, cache: Path, *, say: Callable[[str], None]) -> Iterat
     )
     feed.prepare()
     project = Project.create(directory / "project", begin=begin.date())
+    disk = LakeDisk(directory=directory / "home" / "lake")
+    disk.mount()
     with receiving(records / "notices.jsonl", clock) as receivers:
         stack = Stack(home=directory / "home", project=project, clock=clock, routes=receivers.routes)
-        drill = Drill(stack=stack, feed=feed, record=records / "faults.jsonl", say=say)
+        drill = Drill(stack=stack, feed=feed, lake_disk=disk, record=records / "faults.jsonl", say=say)
         try:
             _serve(drill)
             drill.log("world", shift_days=feed.shift.days, since=feed.since, begin=begin, views=VIEWS)
@@ -60,6 +63,8 @@ def world(directory: Path, cache: Path, *, say: Callable[[str], None]) -> Iterat
             with _reading(stack, keys, records / "answers.jsonl"):
                 yield drill
         finally:
+            stack.down()
+            disk.unmount()
             stack.delete()
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from drill.faults import processes
+from drill.faults import data, disks, processes
 
-__all__ = ["processes"]
+__all__ = ["data", "disks", "processes"]

@@ -7,20 +7,24 @@ from collections.abc import Iterator
 
 import valkey
 
-from drill.fault import AIRPORTS, FLIGHTS, fault
-from drill.running import Drill
+from drill import dagster
+from drill.fault import AIRPORTS, CONSUMER, FLIGHTS, PLATFORM, fault
+from drill.running import HOUR, Drill
+from drill.signals import batches_being_computed
+from drill.stack import CommandError
+
+HOURLY = "hourly_features_after_30_min"
 
 
-@fault("Valkey is killed", seen_by=("stopped valkey", "incident"), tells=())
+@fault("Valkey is killed", seen_by=("incident unreachable",), tells=(PLATFORM, CONSUMER))
 def valkey_down(drill: Drill) -> Iterator[None]:
     """Consumers get an error that says so; the platform goes on computing."""
     drill.stack.kill("valkey")
-    drill.minute()
     yield
     drill.stack.up()
 
 
-@fault("Valkey loses everything it holds", seen_by=("incident lost",), tells=(FLIGHTS, AIRPORTS))
+@fault("Valkey loses everything it holds", seen_by=("incident lost",), tells=(FLIGHTS, AIRPORTS, CONSUMER))
 def valkey_flushed(drill: Drill) -> Iterator[None]:
     """What it holds is a pure function of the ledger, so it is built again."""
     with valkey.Valkey.from_url(drill.stack.settings.valkey_url) as store:
@@ -46,3 +50,44 @@ def postgres_restarted(drill: Drill) -> Iterator[None]:
     yield
     drill.stack.up()
     drill.materialize("aircraft_state")
+
+
+@fault(
+    "a run is killed with -9 while it computes",
+    seen_by=("incident run_stuck", "incident unfinished", "incident failing"),
+    tells=(),
+)
+def run_killed(drill: Drill) -> Iterator[None]:
+    """Its batch is seen by nobody; the hours that follow are computed by other runs."""
+    drill.materialize("airport_weather", wait=False)
+    if not drill.until(lambda: batches_being_computed(drill.stack) > 0, seconds=60, every=0.02):
+        raise CommandError("no run began to compute")
+    for worker in drill.stack.run_workers():
+        worker.kill()
+    yield
+    drill.materialize("airport_weather")
+
+
+@fault(
+    "the schedule of the hourly features is switched off",
+    seen_by=("incident automation", "incident stale"),
+    tells=(PLATFORM,),
+)
+def schedule_off(drill: Drill) -> Iterator[None]:
+    """Nothing fails: nothing happens."""
+    dagster.stop_schedule(drill.stack.ui, HOURLY)
+    yield
+    dagster.start_schedule(drill.stack.ui, HOURLY)
+
+
+@fault("the clock of the machine with the workers is two hours ahead", seen_by=("incident", "check"), tells=())
+def worker_clock_ahead(drill: Drill) -> Iterator[None]:
+    """Code server, sensors and run workers believe that it is later; Postgres, Valkey, daemon and readers do not."""
+    drill.stack.clock.skew_workers(2 * HOUR)
+    drill.stack.kill("code")
+    drill.stack.up(worker_clock=True)
+    drill.materialize("airport_weather")
+    yield
+    drill.stack.clock.skew_workers(0 * HOUR)
+    drill.stack.kill("code")
+    drill.stack.up()

@@ -63,7 +63,8 @@ def up(port: int | None, *, services_only: bool, restart: bool) -> None:
 def down(*, delete_data: bool, yes: bool) -> None:
     """Stop the local stack; nothing is lost.
 
-    Queued runs go on at the next `up`. Runs in progress are ended; their batches stay unpublished.
+    Queued runs go on at the next `up`. Runs in progress are cut off and begin again then; until they are done, nobody
+    sees anything of them.
     """
     from feature_platform import local  # psutil, psycopg2, valkey
     from feature_platform.local import supervision

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import psutil
 from feature_platform.errors import ServiceStartError
 from feature_platform.local import abandoned_runs, webserver
 from feature_platform.local.places import Places
-from feature_platform.local.processes import Recorded, end, excerpt, spawn, wait_until
+from feature_platform.local.processes import Recorded, end, excerpt, send, spawn, wait_until
 from feature_platform.local.services import ServiceStatus
 from feature_platform.settings import PREFIX
 
@@ -285,11 +286,13 @@ def _not_started(places: Places, name: str) -> ServiceStartError:
 def _end_sessions(recorded: Sequence[Recorded | None]) -> None:
     """End processes and all they started, dead or alive themselves.
 
-    A code server waits for its runs before it ends; so all are asked at once, and what is left after the grace is
-    killed. Runs that are cut off are started again by Dagster's own rule (`run_retries`).
+    Runs are killed, not asked: one that is asked fails in its own step, for good, while one that is cut off is started
+    again by Dagster's own rule (`run_retries`) once the next start has told it so. And a code server waits for its runs
+    before it ends.
     """
     leaders = [psutil.Process(process.pid) for process in recorded if process and process.is_alive()]
     members = [member for process in recorded if process for member in process.members()]
+    send(members, signal.SIGKILL)
     end([*leaders, *members], seconds=_STOP_SECONDS)
     # what was started while the others ended
     end([member for process in recorded if process for member in process.members()], seconds=_STOP_SECONDS)

@@ -18,7 +18,7 @@ import pytest
 
 from feature_platform import local
 from feature_platform.errors import ServiceStartError
-from feature_platform.local import supervision, webserver
+from feature_platform.local import abandoned_runs, supervision, webserver
 from feature_platform.local.processes import Recorded, identity, wait_until
 
 PROJECT = Path(__file__).parents[2]
@@ -117,9 +117,13 @@ def test_up_twice_kill_up_and_down_with_queued_runs(stack, taken_meanwhile):
     assert wait_until(lambda: len(statuses(url)) == len(launched) + len(begun), seconds=300)
 
     left = everything(home)
+    assert wait_until(lambda: "STARTED" in statuses(url).values(), seconds=300)
     assert sorted(supervision.stop_dagster(home)) == ["code", "daemon", "webserver"]
     assert [process for process in left if identity(process.pid) and process.is_running()] == []
     assert supervision.stop_dagster(home) == ()
+    # what was in progress did not fail by being asked to end: the next start has it begun again
+    database = local.start(project, home)["FEATURE_PLATFORM_DAGSTER_URL"].replace("+psycopg2", "", 1)
+    assert abandoned_runs.count_in_progress(database) > 0
 
 
 def test_a_port_in_use_is_named(stack):

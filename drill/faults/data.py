@@ -1,0 +1,81 @@
+"""Sources that stop, come late or bring nonsense; models and checks that are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+
+from drill.fault import AIRPORTS, fault
+from drill.running import HOUR, Drill
+from feature_platform.lake import connect
+
+_DELAY = timedelta(hours=6)
+_POISON = "isnan(temp)"
+
+
+@fault("a model computes nulls", seen_by=("incident failing", "check airport_weather@1"), tells=(AIRPORTS,))
+def model_computes_nulls(drill: Drill) -> Iterator[None]:
+    """A change of SQL that is valid, has the right type, and says nothing any more."""
+    column = "{{ latest('temperature_f') }} as temperature_f"
+    drill.stack.project.edit("airport_weather.sql", column, "null::double as temperature_f")
+    drill.stack.redeploy()
+    drill.materialize("airport_weather")
+    yield
+    drill.stack.project.edit("airport_weather.sql", "null::double as temperature_f", column)
+    drill.stack.redeploy()
+    drill.materialize("airport_weather")
+
+
+@fault("a check fails", seen_by=("incident failing",), tells=(AIRPORTS,))
+def check_fails(drill: Drill) -> Iterator[None]:
+    """A bound that no row keeps; what was published before goes on serving."""
+    bound, broken = (
+        "in_range: {arguments: {min_value: 850, max_value: 1100}}",
+        "in_range: {arguments: {max_value: 850}}",
+    )
+    drill.stack.project.edit("airport_weather.yml", bound, broken)
+    drill.stack.redeploy()
+    drill.materialize("airport_weather")
+    yield
+    drill.stack.project.edit("airport_weather.yml", broken, bound)
+    drill.stack.redeploy()
+    drill.materialize("airport_weather")
+
+
+@fault("a source delivers a poisoned row", seen_by=("incident failing",), tells=(AIRPORTS,))
+def poisoned_row(drill: Drill) -> Iterator[None]:
+    """The newest observation of one airport has a temperature that is no number."""
+    begin, end = drill.now().isoformat(), (drill.now() + HOUR).isoformat()
+    arrives = f"ingested_at > timestamptz '{begin}' and ingested_at <= timestamptz '{end}'"
+    drill.feed.change(
+        "weather",
+        f"select * replace (case when origin = 'EWR' and {arrives} then 'nan'::double else temp end as temp) from rows",
+    )
+    drill.hour()
+    yield
+    drill.feed.undo("weather")
+    with closing(connect(drill.stack.settings)) as lake:
+        lake.execute(f"delete from lake.sources.weather where {_POISON}")
+    drill.reload("weather", since=drill.now() - 3 * HOUR)
+    drill.stack.command("backfill", "airport_weather", "--all", "--missing", check=False)
+    drill.materialize("airport_weather")
+
+
+@fault("a source stops", seen_by=("incident",), tells=(AIRPORTS,))
+def source_stops(drill: Drill) -> Iterator[None]:
+    """Its loads go on and succeed: they bring nothing."""
+    after = drill.now()
+    drill.feed.change("weather", f"from rows where ingested_at <= timestamptz '{after.isoformat()}'")
+    yield
+    drill.feed.undo("weather")
+    drill.hold_back("weather", after=after, until=drill.now())
+    drill.load()
+
+
+@fault("a source comes 6 hours late", seen_by=("incident",), tells=(AIRPORTS,), within=timedelta(hours=9))
+def source_late(drill: Drill) -> Iterator[None]:
+    """The observations of two hours reach us six hours after they should have."""
+    after = drill.now()
+    drill.hold_back("weather", after=after, through=after + 2 * HOUR, by=_DELAY)
+    yield

@@ -18,7 +18,7 @@ from typing import Any
 from drill.fault import Fault
 from drill.lake_disk import CannotInjectError, LakeDisk
 from drill.project import VIEWS
-from drill.signals import open_incidents, runs_going_on, signals, stopped_processes
+from drill.signals import has_scheduled_since, open_incidents, runs_going_on, signals, stopped_processes
 from drill.sources import Feed
 from drill.stack import CommandError, Stack
 
@@ -28,6 +28,8 @@ _LOADED, _DUE = 21, 31
 _MINUTES_AT_FIRST = 4
 _SETTLE_SECONDS = 4.0
 """Sensors are looked at every five seconds; half of the looks come too early, and are repeated."""
+_TICK_SECONDS = 65.0
+"""The scheduler sleeps until the next full minute, in real time, whatever the clock does meanwhile."""
 _RUNS_SECONDS = 90.0
 _SERVED_SECONDS = 180.0
 
@@ -72,6 +74,8 @@ class Drill:
         self.stack.clock.advance(mark - now)
         if mark.minute == _LOADED:
             self.load()
+        elif not stopped_processes(self.stack):
+            self.until(lambda: has_scheduled_since(self.stack, mark), seconds=_TICK_SECONDS)
         time.sleep(_SETTLE_SECONDS)
         self.until(lambda: runs_going_on(self.stack) == 0, seconds=_RUNS_SECONDS)
 
@@ -105,10 +109,13 @@ class Drill:
         events = [datetime.fromisoformat(event) for event in views.values() if event]
         return min(events) if len(events) == len(VIEWS) else self.began - HOUR
 
+    def due(self) -> datetime:
+        """The event time of the newest hour that is due."""
+        return (self.now() - HOUR / 2).replace(minute=0, second=0, microsecond=0)
+
     def newest_partition(self) -> str:
         """The key of the newest hour that is due."""
-        due = self.now() - timedelta(minutes=30)
-        return f"{due.replace(minute=0) - HOUR:%Y-%m-%d-%H:%M}"
+        return f"{self.due() - HOUR:%Y-%m-%d-%H:%M}"
 
     def materialize(self, view: str, *, wait: bool = True) -> None:
         """The newest partition that is due, as an operator computes it; whether that succeeds shows."""
@@ -136,10 +143,6 @@ class Drill:
             f" timestamptz '{until.isoformat()}') else ingested_at end as ingested_at) from rows",
         )
         self.log("held_back", table=source, after=after, through=through, seconds=by.total_seconds(), until=until)
-
-    def reload(self, source: str, *, since: datetime) -> None:
-        """Load again what arrived since an instant: rows that are there stay as they are."""
-        self.feed.load(self.stack.settings, through=self.now(), sources=(source,), after=since)
 
     # -- faults ---------------------------------------------------------
 

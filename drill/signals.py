@@ -20,6 +20,8 @@ _CHECKS = """select distinct 'check ' || b.view || ' ' || c.check_name
 _OPEN = """select i.kind || ' ' || i.subject from incidents i left join incident_resolved r using (incident_id)
     where r.incident_id is null"""
 _OPENED = "select count(*) from unfinished_batches"
+_SCHEDULED = """select r.run_id from runs r join run_tags t using (run_id)
+    where t.key = 'dagster/schedule_name' and t.value like 'hourly_%%' and r.create_timestamp >= %(since)s limit 1"""
 _GOING_ON = "select count(*) from runs where status in ('QUEUED', 'NOT_STARTED', 'STARTING', 'STARTED')"
 
 
@@ -52,6 +54,11 @@ def runs_going_on(stack: Stack) -> int:
 def batches_being_computed(stack: Stack) -> int:
     """Batches that a run has opened and not finished."""
     return int((_ask(stack, "ledger", _OPENED, None) or ["0"])[0])
+
+
+def has_scheduled_since(stack: Stack, at: datetime) -> bool:
+    """Whether a schedule has started runs since an instant."""
+    return bool(_ask(stack, "dagster", _SCHEDULED, at))
 
 
 def _ask(stack: Stack, database: str, query: str, since: datetime | None) -> list[str]:

@@ -117,9 +117,9 @@ class Stack:
 
     def run_workers(self) -> list[psutil.Process]:
         """Processes in which runs of Dagster execute: forks of the code server's fork server."""
-        code = self.process("code")
-        server = [child for child in code.children() if "forkserver" in " ".join(child.cmdline())]
-        return [worker for one in server for worker in one.children()]
+        below = self.process("code").children(recursive=True)
+        forks = {process.pid: process for process in below if "forkserver" in " ".join(process.cmdline())}
+        return [process for process in forks.values() if process.ppid() in forks]
 
     def down(self) -> None:
         """Stop everything."""

@@ -11,7 +11,6 @@ from drill.running import HOUR, Drill
 from feature_platform.lake import connect
 
 _DELAY = timedelta(hours=6)
-_POISON = "isnan(temp)"
 
 
 @fault("a model computes nulls", seen_by=("incident failing", "check airport_weather@1"), tells=(AIRPORTS,))
@@ -45,20 +44,24 @@ def check_fails(drill: Drill) -> Iterator[None]:
 
 @fault("a source delivers a poisoned row", seen_by=("incident failing",), tells=(AIRPORTS,))
 def poisoned_row(drill: Drill) -> Iterator[None]:
-    """The newest observation of one airport has a temperature that is no number."""
-    begin, end = drill.now().isoformat(), (drill.now() + HOUR).isoformat()
-    arrives = f"ingested_at > timestamptz '{begin}' and ingested_at <= timestamptz '{end}'"
+    """An observation, later than all others, whose temperature is no number."""
+    known = drill.due() - HOUR / 2
+    observed = known - drill.feed.shift  # the feed keeps this column on the data's own clock
+    poison = (
+        f"'nan'::double as temp, timestamptz '{observed.isoformat()}' as observed_hour,"
+        f" timestamptz '{known.isoformat()}' as known_at, timestamptz '{drill.now().isoformat()}' as ingested_at"
+    )
     drill.feed.change(
         "weather",
-        f"select * replace (case when origin = 'EWR' and {arrives} then 'nan'::double else temp end as temp) from rows",
+        f"from rows union all by name (select * replace ({poison}) from rows where origin = 'EWR' limit 1)",
     )
-    drill.hour()
+    drill.minute()
+    drill.load()
+    drill.materialize("airport_weather")
     yield
     drill.feed.undo("weather")
     with closing(connect(drill.stack.settings)) as lake:
-        lake.execute(f"delete from lake.sources.weather where {_POISON}")
-    drill.reload("weather", since=drill.now() - 3 * HOUR)
-    drill.stack.command("backfill", "airport_weather", "--all", "--missing", check=False)
+        lake.execute("delete from lake.sources.weather where isnan(temp)")
     drill.materialize("airport_weather")
 
 

@@ -45,7 +45,7 @@ FAULTS: dict[str, Fault] = {}
 
 
 def fault(
-    what: str, *, seen_by: tuple[str, ...], tells: tuple[str, ...], within: timedelta = timedelta(hours=4)
+    what: str, *, seen_by: tuple[str, ...], tells: tuple[str, ...], within: timedelta = timedelta(hours=2)
 ) -> Callable[[Inject], Inject]:
     """Register a fault under the function's name."""
 

@@ -79,6 +79,13 @@ class Drill:
         time.sleep(_SETTLE_SECONDS)
         self.until(lambda: runs_going_on(self.stack) == 0, seconds=_RUNS_SECONDS)
 
+    def jump(self, by: timedelta) -> None:
+        """Hours pass at once; what comes due in them is caught up with."""
+        self.stack.clock.advance(by - HOUR)
+        while self.now().minute >= _DUE or self.now().minute < _LOADED:
+            self.to_mark()
+        self.hour()
+
     def load(self) -> None:
         """What has arrived is loaded, if that is possible."""
         if "postgres" not in stopped_processes(self.stack):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from drill.faults import data, disks, processes
+import importlib
 
-__all__ = ["data", "disks", "processes"]
+for name in ("processes", "disks", "data"):
+    importlib.import_module(f"{__name__}.{name}")

@@ -65,20 +65,23 @@ def poisoned_row(drill: Drill) -> Iterator[None]:
     drill.materialize("airport_weather")
 
 
-@fault("a source stops", seen_by=("incident",), tells=(AIRPORTS,))
+@fault("a source stops", seen_by=("incident source",), tells=(AIRPORTS,), within=timedelta(hours=5))
 def source_stops(drill: Drill) -> Iterator[None]:
-    """Its loads go on and succeed: they bring nothing."""
+    """Its loads go on and succeed: they bring nothing. Whoever looks at runs and at partitions sees nothing."""
     after = drill.now()
     drill.feed.change("weather", f"from rows where ingested_at <= timestamptz '{after.isoformat()}'")
+    drill.jump(5 * HOUR)
     yield
     drill.feed.undo("weather")
     drill.hold_back("weather", after=after, until=drill.now())
     drill.load()
 
 
-@fault("a source comes 6 hours late", seen_by=("incident",), tells=(AIRPORTS,), within=timedelta(hours=9))
+@fault("a source comes 6 hours late", seen_by=("incident late", "incident source"), tells=(AIRPORTS,), within=8 * HOUR)
 def source_late(drill: Drill) -> Iterator[None]:
     """The observations of two hours reach us six hours after they should have."""
     after = drill.now()
     drill.hold_back("weather", after=after, through=after + 2 * HOUR, by=_DELAY)
+    drill.jump(3 * HOUR)  # features are computed without them
+    drill.jump(5 * HOUR)  # and they arrive
     yield

@@ -129,6 +129,9 @@ def dagster_environ(places: Places, connections: Mapping[str, str]) -> dict[str,
         "DAGSTER_EVENT_BATCH_SIZE": os.environ.get("DAGSTER_EVENT_BATCH_SIZE", "500"),
         # run workers are forks of a process that has done the imports: orchestration/warm_workers.py
         "FEATURE_PLATFORM_WARM_WORKERS": os.environ.get("FEATURE_PLATFORM_WARM_WORKERS", "1"),
+        # the process below the code server ends itself when no heartbeat came for so long, and nothing starts it again:
+        # after 30 s, the default, a machine that slept or was too busy is left without definitions
+        "DAGSTER_GRPC_PROXY_HEARTBEAT_TTL_SECONDS": os.environ.get("DAGSTER_GRPC_PROXY_HEARTBEAT_TTL_SECONDS", "86400"),
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
         "PYTHONUNBUFFERED": "1",
     }

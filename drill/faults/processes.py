@@ -10,7 +10,7 @@ import valkey
 from drill import dagster
 from drill.fault import AIRPORTS, CONSUMER, FLIGHTS, PLATFORM, fault
 from drill.running import HOUR, Drill
-from drill.signals import batches_being_computed
+from drill.signals import batches_being_computed, runs_going_on
 from drill.stack import CommandError
 
 HOURLY = "hourly_features_after_30_min"
@@ -49,12 +49,13 @@ def postgres_restarted(drill: Drill) -> Iterator[None]:
     drill.stack.kill("postgres", signal.SIGINT)
     yield
     drill.stack.up()
+    drill.until(lambda: runs_going_on(drill.stack) == 0, seconds=120)
     drill.materialize("aircraft_state")
 
 
 @fault(
     "a run is killed with -9 while it computes",
-    seen_by=("incident run_stuck", "incident unfinished", "incident failing"),
+    seen_by=("incident run_stuck", "incident unfinished airport", "incident failing airport"),
     tells=(),
 )
 def run_killed(drill: Drill) -> Iterator[None]:
@@ -65,7 +66,7 @@ def run_killed(drill: Drill) -> Iterator[None]:
     for worker in drill.stack.run_workers():
         worker.kill()
     yield
-    drill.materialize("airport_weather")
+    drill.stack.command("up", "--restart")  # which tells Dagster that the run is dead, so that it begins again
 
 
 @fault(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 from feature_platform.declaration.findings import Reporter, Section, did_you_mean
-from feature_platform.declaration.manifest import Node, config_of, meta_of, yaml_path
-from feature_platform.domain.feature_view import Source
+from feature_platform.declaration.manifest import Node, as_mapping, config_of, meta_of, yaml_path
+from feature_platform.domain.feature_view import FreshnessSla, Source
 
 SECTION = "meta.feature_source"
 KEYS = ("reporting_lag",)
@@ -38,6 +40,7 @@ def parse_source(node: Node, reporter: Reporter) -> Source:
     else:
         lag = section.duration("reporting_lag", required="reporting_lag: 20 minutes")
     event_time = config.get("event_time")
+    freshness = as_mapping(node.get("freshness") or config.get("freshness"))
     return Source(
         unique_id=str(node.get("unique_id")),
         name=name,
@@ -46,4 +49,14 @@ def parse_source(node: Node, reporter: Reporter) -> Source:
         loaded_at_field=str(loaded_at or ""),
         event_time=str(event_time) if event_time else None,
         reporting_lag=lag or timedelta(0),
+        freshness=FreshnessSla(
+            warn_after=_bound(as_mapping(freshness.get("warn_after"))),
+            error_after=_bound(as_mapping(freshness.get("error_after"))),
+        ),
     )
+
+
+def _bound(declared: Mapping[str, Any]) -> timedelta | None:
+    """Dbt's own form, `{count: 12, period: hour}`, which dbt has checked."""
+    count, period = declared.get("count"), declared.get("period")
+    return timedelta(**{f"{period}s": count}) if count and period else None

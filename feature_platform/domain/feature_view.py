@@ -74,6 +74,8 @@ class Source:
     event_time: str | None
     reporting_lag: timedelta
     """How long after its event time a row may take to reach us and still be on time."""
+    freshness: FreshnessSla = FreshnessSla(warn_after=None, error_after=None)
+    """How old the newest row that reached us may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ _HOST = "127.0.0.1"
 _PORTS_TO_TRY = 20
 _CODE_SECONDS = _UI_SECONDS = 300.0  # seconds on a quiet machine; the first start compiles all Python files
 _STOP_SECONDS = 10.0
+_RECONNECT_SECONDS = 60.0
 
 
 def start_dagster(
@@ -259,6 +260,8 @@ def _wait_for_ui(places: Places, process: Recorded) -> str:
             raise _not_started(places, name)
     if not answered:
         raise _not_started(places, WEBSERVER)
+    # a webserver that outlived the code server has to find the new one first
+    wait_until(lambda: not webserver.is_cut_off(url), seconds=_RECONNECT_SECONDS)
     if problem := webserver.load_problem(url):
         raise ServiceStartError(
             f"the UI runs at {url}, but the definitions do not load",

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from typing import Any
 
 _TIMEOUT_SECONDS = 10.0
+_UNREACHABLE = "DagsterUserCodeUnreachableError"
+_LOOK_AGAIN = "mutation { reloadWorkspace { __typename } }"
 _LOCATIONS = """{ workspaceOrError { __typename
   ... on Workspace { locationEntries { name locationOrLoadError { __typename ... on PythonError { message } } } }
   ... on PythonError { message } } }"""
@@ -35,6 +38,15 @@ def load_problem(url: str) -> str:
         if (entry["locationOrLoadError"] or {}).get("__typename") != "RepositoryLocation"
     ]
     return "\n           ".join(problems)
+
+
+def is_cut_off(url: str) -> bool:
+    """Whether the webserver does not reach the code server; if so it is asked to look again."""
+    if _UNREACHABLE not in load_problem(url):
+        return False
+    with suppress(OSError, ValueError):
+        query(url, _LOOK_AGAIN)
+    return True
 
 
 def query(url: str, text: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:

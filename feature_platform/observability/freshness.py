@@ -64,7 +64,7 @@ def judge_freshness(view: FeatureView, facts: ServedFacts, *, now: datetime) -> 
     """Compare the age of the newest served event with the SLA; what was never served is never fresh."""
     # in UTC: Python subtracts two instants of one zone by their wall clocks, an hour wrong across a change of time
     age = aware_utc(now) - aware_utc(facts.newest_event or facts.expected_since)
-    state, allowed = _compare(view.freshness, age)
+    state, allowed = compare(view.freshness, age)
     if facts.newest_event is None and state is FreshnessState.FRESH:
         state = FreshnessState.WAITING
     return Freshness(
@@ -72,7 +72,8 @@ def judge_freshness(view: FeatureView, facts: ServedFacts, *, now: datetime) -> 
     )
 
 
-def _compare(sla: FreshnessSla, age: timedelta) -> tuple[FreshnessState, timedelta | None]:
+def compare(sla: FreshnessSla, age: timedelta) -> tuple[FreshnessState, timedelta | None]:
+    """The state of something so old, and the bound that it broke or, if none, the tightest."""
     if sla.error_after is not None and age > sla.error_after:
         return FreshnessState.ERROR, sla.error_after
     if sla.warn_after is not None and age > sla.warn_after:

@@ -46,6 +46,11 @@ LEDGER_KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             page="unmet-need.md",
             command="feature-platform status",
         ),
+        "source": Kind(
+            impact="features are computed without what the source should have brought, and look fresh",
+            page="source-silent.md",
+            command="feature-platform late {view}",
+        ),
         "failing": Kind(
             impact="what was published before keeps serving and gets older",
             page="failed-check.md",

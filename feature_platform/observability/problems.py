@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_service import FeatureService
-from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.domain.feature_view import FeatureView, OnlineTier, Source
 from feature_platform.domain.late_data import LateState, judge, named
 from feature_platform.domain.windows import floor, partition_starting
 from feature_platform.ledger import BatchHistory, HeldBatch, Ledger
@@ -19,6 +19,7 @@ from feature_platform.observability.freshness import (
     Freshness,
     FreshnessState,
     ServedFacts,
+    compare,
     judge_freshness,
     newest_event,
 )
@@ -74,6 +75,8 @@ def _find(ledger: Ledger, registry: FeatureRegistry, stores: Sequence[str], now:
         yield from _stale(registry, registry.views[freshness.view], freshness)
         yield from _needs(registry, registry.views[freshness.view], freshness)
     for view in registry.views.values():
+        for source in view.sources:
+            yield from _silent(registry, view, source, ledger, now=now)
         yield from _failing(registry, view, ledger.failing(view.key))
         yield from _unfinished(registry, view, ledger, now=now)
         for store in stores if view.online is not OnlineTier.NONE else ():
@@ -106,6 +109,28 @@ def _stale(registry: FeatureRegistry, view: FeatureView, freshness: Freshness) -
         severity=freshness.state.value,
         message=f"{view.key} in {_place(freshness)} is stale: {_how_old(freshness)},"
         f" {format_duration(freshness.allowed)} are allowed",
+    )
+
+
+def _silent(
+    registry: FeatureRegistry, view: FeatureView, source: Source, ledger: Ledger, *, now: datetime
+) -> Iterator[Problem]:
+    """A source that brings nothing new: its loads may succeed all the same, and what is computed looks fresh."""
+    load = ledger.source_load(source.name)
+    if load is None or load.watermark is None:
+        return
+    state, allowed = compare(source.freshness, now - load.watermark)
+    if state is FreshnessState.FRESH or allowed is None:
+        return
+    yield problem_of_view(
+        "source",
+        view,
+        registry,
+        place=f"source {source.name}",
+        severity=state.value,
+        message=f"source {source.name} of {view.key} has brought nothing for {format_duration(now - load.watermark)}"
+        f" (newest row {load.watermark.isoformat()}), {format_duration(allowed)} are allowed; loaded through"
+        f" {load.loaded_through.isoformat()}",
     )
 
 

@@ -22,6 +22,7 @@ from feature_platform.ledger import Ledger
 from feature_platform.observability import (
     FreshnessState,
     ServedFacts,
+    find_problems,
     freshness_of,
     frontiers_of,
     judge_freshness,
@@ -168,6 +169,34 @@ def test_only_one_region_is_behind(ledger, view, webhook):
     )
     assert [one.subject for one in report.problems] == ["carrier_delays@1 in store us"]
     assert "in store us is stale" in webhook.taken[0]["message"]
+
+
+def test_a_source_whose_loads_bring_nothing_is_told_to_the_owners_of_its_views(ledger, view):
+    source = Source(
+        unique_id="source.tiny.raw.flights",
+        name="raw.flights",
+        schema="raw",
+        table="flights",
+        loaded_at_field="at",
+        event_time="at",
+        reporting_lag=timedelta(0),
+        freshness=FreshnessSla(warn_after=timedelta(hours=4), error_after=timedelta(hours=12)),
+    )
+    registry = registry_of(replace(view, sources=(source,)))
+    now = BEGIN + DAY
+
+    def told(at: datetime) -> list[tuple[str, str, str]]:
+        found = find_problems(ledger, registry, stores=("default",), now=at)
+        return [(one.subject, one.severity, one.owner.name) for one in found if one.kind == "source"]
+
+    assert told(now) == []  # never loaded: the view that never served is told
+    ledger.record_source_load("raw.flights", loaded_through=now, row_count=3, watermark=now, run_id="load")
+    later = now + timedelta(hours=5)
+    ledger.record_source_load("raw.flights", loaded_through=later, row_count=0, watermark=now, run_id="load")
+    assert told(now + timedelta(hours=4)) == []
+    subject = "carrier_delays@1 in source raw.flights"
+    assert told(later) == [(subject, "warn", view.owner.name)]
+    assert told(now + timedelta(hours=13)) == [(subject, "error", view.owner.name)]
 
 
 def test_the_lags_of_the_stages_add_up_to_the_age_and_name_the_one_that_stands_still(ledger, view):

@@ -12,6 +12,7 @@ from typing import Any
 from feature_platform.declaration.findings import Reporter
 from feature_platform.declaration.manifest import Manifest, Node, load_manifest, read_manifest
 from feature_platform.declaration.owners import parse_groups, parse_platform_owner
+from feature_platform.declaration.quality import check_test_names
 from feature_platform.declaration.registry import FeatureRegistry
 from feature_platform.declaration.services import parse_service
 from feature_platform.declaration.singular_tests import check_singular_tests
@@ -60,6 +61,7 @@ def parse_manifest(content: Mapping[str, Any]) -> FeatureRegistry:
     _check_entities(by_id.values(), reporter)
     check_singular_tests(manifest, project.view_names, reporter)
     platform = parse_platform_owner(manifest, reporter)
+    check_test_names(manifest, project.view_names, reporter)
     services: dict[str, FeatureService] = {}
     training_sets: dict[str, DeclaredTrainingSet] = {}
     for _, exposure in sorted(manifest.exposures.items()):

@@ -18,6 +18,7 @@ from feature_platform.declaration.expectations import parse_expectations
 from feature_platform.declaration.findings import Reporter, Section, did_you_mean, show
 from feature_platform.declaration.manifest import Manifest, Node, as_mapping, config_of, meta_of, parse_date, yaml_path
 from feature_platform.declaration.owners import owner_of_view
+from feature_platform.declaration.quality import parse_quality
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_view import (
     EVENT_TIMESTAMP,
@@ -42,6 +43,7 @@ KEYS = (
     "late_data",
     "online",
     "push",
+    "quality",
     "retention",
     "ttl",
 )
@@ -142,6 +144,7 @@ def parse_view(node: Node, project: Project, reporter: Reporter) -> FeatureView:
         code_version=code_version(project.manifest, node),
         retention=_retention(section),
         push=_push(section, online),
+        quality=parse_quality(section, columns.features, grain),
     )
 
 

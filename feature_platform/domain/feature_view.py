@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from feature_platform.domain.quality_rules import QualityRules
 from feature_platform.domain.retention import Retention
 from feature_platform.domain.types import FeatureType
 from feature_platform.domain.windows import Grain
@@ -129,6 +130,7 @@ class FeatureView:
     retention: Retention = field(default_factory=Retention)
     push: bool = False
     """Whether fresher rows than those of the batches may be pushed to the online store."""
+    quality: QualityRules = field(default_factory=QualityRules)
 
     @property
     def key(self) -> str:

@@ -16,6 +16,7 @@ from feature_platform.ledger.locks import deployment_lock, drain_lock
 from feature_platform.ledger.meters import MeterLedger, SyncTotals, ViewTotals
 from feature_platform.ledger.migrating import migrate
 from feature_platform.ledger.parity import ParityLedger, ParityRecord
+from feature_platform.ledger.profiles import PastBatch, ProfileLedger
 from feature_platform.ledger.pushes import Acknowledged, Push, PushLedger
 from feature_platform.ledger.records import (
     BatchHistory,
@@ -38,6 +39,7 @@ class Ledger(
     SyncLedger,
     StoreLedger,
     LateLedger,
+    ProfileLedger,
     PushLedger,
     TrainingSetLedger,
     RetirementLedger,
@@ -60,6 +62,7 @@ __all__ = [
     "LedgerEvent",
     "NoticeTaken",
     "ParityRecord",
+    "PastBatch",
     "Push",
     "RetiredBatch",
     "Silence",

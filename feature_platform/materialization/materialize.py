@@ -27,6 +27,7 @@ from feature_platform.errors import (
     NotDeployedError,
     without_passwords,
 )
+from feature_platform.lake.failures import lake_errors
 from feature_platform.lake.snapshots import newest_snapshot
 from feature_platform.ledger import Ledger, deployment_lock
 from feature_platform.materialization import dbt_run
@@ -43,6 +44,7 @@ from feature_platform.materialization.result import (
     Step,
     ignore,
 )
+from feature_platform.quality import judge_profiles, load_earlier, profile_batches
 from feature_platform.settings import Settings
 
 LOCK_WAIT = timedelta(minutes=2)
@@ -152,7 +154,7 @@ def _run(run: _Run, partitions: Sequence[Partition]) -> MaterializationResult:
         # after dbt, because dbt has the lake open then: opening it costs a quarter of a second
         with dbt_run.open_lake(run.settings) as lake:
             measured = _measure(run, lake, partitions, snapshot)
-            checks = _audit(run, lake)
+            checks = _audit(run, lake, measured)
         published: tuple[PublishedBatch, ...] = ()
         with run.timed("publish"):
             if run.hold:
@@ -201,9 +203,10 @@ def _measure(
     return measured
 
 
-def _audit(run: _Run, lake: duckdb.DuckDBPyConnection) -> tuple[CheckOutcome, ...]:
+def _audit(run: _Run, lake: duckdb.DuckDBPyConnection, measured: Sequence[Measured]) -> tuple[CheckOutcome, ...]:
     """Let every check speak, record what it said, and stop the run if a blocking one failed."""
-    checks: tuple[CheckOutcome, ...] = ()
+    with run.timed("profile"):
+        checks = _profile(run, lake, measured)
     # an invocation that finds no tests still costs its overhead
     if tests := dbt_run.data_tests(run.manifest, run.view.unique_id):
         with run.timed("tests"):
@@ -231,6 +234,17 @@ def _audit(run: _Run, lake: duckdb.DuckDBPyConnection) -> tuple[CheckOutcome, ..
             hint="the last published values keep being served; correct the data or the model, then materialize again",
         )
     return checks
+
+
+def _profile(run: _Run, lake: duckdb.DuckDBPyConnection, measured: Sequence[Measured]) -> tuple[CheckOutcome, ...]:
+    """Keep what the values of each batch look like, and judge it beside those before."""
+    began = time.perf_counter()
+    rows = {one.batch_id: one.row_count for one in measured}
+    with lake_errors(f"profiling {run.view.key}"):
+        profiles = profile_batches(run.view, lake, run.batches, rows=rows)
+    run.ledger.record_profiles(profiles, seconds=time.perf_counter() - began)
+    earlier = load_earlier(run.ledger, run.view, run.batches, profiles)
+    return judge_profiles(run.view, run.batches, profiles, earlier)
 
 
 def _dbt(run: _Run, *command: str) -> dbt_run.Invocation:

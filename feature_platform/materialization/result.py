@@ -100,7 +100,7 @@ class MaterializationResult:
     """Kept for approval instead, in order of partition."""
     checks: tuple[CheckOutcome, ...]
     seconds: Mapping[str, float]
-    """Per phase: `ready`, `open`, `compute`, `measure`, `tests`, `expectations`, `publish`."""
+    """Per phase: `ready`, `open`, `compute`, `measure`, `profile`, `tests`, `expectations`, `publish`."""
 
     @property
     def row_count(self) -> int:

@@ -1,4 +1,4 @@
-"""Checks in Dagster: one per dbt data test and per expectation of a view, said of exactly the batches of a run.
+"""Checks in Dagster: the default suite, and one per dbt data test and expectation, said of exactly a run's batches.
 
 Rule: the verdict comes from the audit (`materialization`), which also writes it to the ledger; here it is only said to
 Dagster. All checks are emitted before the step ends, also when it is about to fail, so that the UI shows the reason.
@@ -16,14 +16,21 @@ import dagster as dg
 from feature_platform.domain.batch import Batch, CheckOutcome
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.orchestration.keys import view_key
-from feature_platform.quality.rules import check_names
+from feature_platform.quality import check_names, suite_of
 
 SHOWN_FAILURES = 20
 
 
 def check_specs(manifest: Mapping[str, Any], view: FeatureView) -> tuple[dg.AssetCheckSpec, ...]:
     """The view's checks, as Dagster knows them before anything ran."""
-    return (*_data_test_specs(manifest, view), *_expectation_specs(view))
+    return (*_suite_specs(view), *_data_test_specs(manifest, view), *_expectation_specs(view))
+
+
+def _suite_specs(view: FeatureView) -> Iterator[dg.AssetCheckSpec]:
+    for name, (about, may_block) in suite_of(view).items():
+        yield dg.AssetCheckSpec(
+            name=name, asset=view_key(view), description=about, blocking=may_block, metadata={"kind": "default suite"}
+        )
 
 
 def _data_test_specs(manifest: Mapping[str, Any], view: FeatureView) -> Iterator[dg.AssetCheckSpec]:
@@ -126,6 +133,6 @@ def _result(
         asset_key=key,
         check_name=spec.name,
         passed=not failed,
-        severity=dg.AssetCheckSeverity.ERROR if spec.blocking else dg.AssetCheckSeverity.WARN,
+        severity=dg.AssetCheckSeverity.ERROR if any(one.blocking for one in failed) else dg.AssetCheckSeverity.WARN,
         metadata=metadata,
     )

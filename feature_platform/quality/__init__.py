@@ -1,13 +1,28 @@
-"""Quality: expectations under Great Expectations' names, judged on exactly the rows of a batch.
+"""Quality: profiles, the default suite of every view, and expectations under Great Expectations' names.
 
-Rule: this is the only room that imports Great Expectations, and only inside a call that has something to judge
-(importing it costs several seconds of CPU). Row rules belong in dbt data tests; here are distributions and volume.
+Rule: all of it judges exactly the rows of a batch. This is the only room that imports Great Expectations, and only
+inside a call that has expectations to judge (importing it costs several seconds of CPU); profiles and the default suite
+do without. Row rules belong in dbt data tests; here are distributions and volume.
 """
 
 from __future__ import annotations
 
+from feature_platform.quality.default_suite import judge_profiles, suite_of
+from feature_platform.quality.earlier import load_earlier
 from feature_platform.quality.judging import judge
+from feature_platform.quality.profiling import profile_batches
 from feature_platform.quality.rules import SUPPORTED, check_names, find_problems, refuse_unjudgeable
 from feature_platform.quality.validation import validate_expectations
 
-__all__ = ["SUPPORTED", "check_names", "find_problems", "judge", "refuse_unjudgeable", "validate_expectations"]
+__all__ = [
+    "SUPPORTED",
+    "check_names",
+    "find_problems",
+    "judge",
+    "judge_profiles",
+    "load_earlier",
+    "profile_batches",
+    "refuse_unjudgeable",
+    "suite_of",
+    "validate_expectations",
+]

@@ -69,6 +69,10 @@ def test_range_is_published_as_one_batch_per_partition(platform, ledger):
         "in_range_user_activity_v1_events_1d__0",
         "in_range_user_activity_v1_amount_3d__1000",
         "amount_is_usual",
+        "batch_contract",
+        "batch_volume",
+        "feature_nulls",
+        "feature_drift",
     }
     assert result.warnings == ()
     for one in result.batches:

@@ -22,6 +22,7 @@ DRIFT_FROM_ROWS = 10
 
 _INNER = range(QUANTILES.index(0.05), QUANTILES.index(0.95) + 1)
 """The quantiles that are compared: extremes are what outliers make of them."""
+_MOSTLY = 0.9
 _SPAN = QUANTILES[_INNER[-1]] - QUANTILES[_INNER[0]]
 
 
@@ -105,7 +106,7 @@ def compare_distribution(
 
     observed = moved(now)
     allowed = max(tolerance * _by_chance(rows), TIMES_THE_GREATEST * max(map(moved, shapes)))
-    collapsed = _is_one_value(profile) and not any(map(_is_one_value, earlier))
+    collapsed = _is_one_value(profile) and _is_mixed(usual) and not any(map(_is_one_value, earlier))
     return Comparison(
         observed=observed,
         usual=0.0,
@@ -129,6 +130,13 @@ def _is_one_value(profile: FeatureProfile) -> bool:
     if profile.quantiles:
         return profile.quantiles[_INNER[0]] == profile.quantiles[_INNER[-1]]
     return profile.distinct == 1
+
+
+def _is_mixed(usual: Sequence[float]) -> bool:
+    """Whether one value alone would be strange: a share that is usually 0.2 % is 0 by chance, now and then."""
+    if len(usual) == len(_INNER):
+        return all(lower < higher for lower, higher in itertools.pairwise(usual))
+    return max(usual) <= _MOSTLY and (len(usual) > 1 or usual[0] >= 1 - _MOSTLY)
 
 
 def _greatest(earlier: Sequence[float], usual: float) -> float:

@@ -66,6 +66,13 @@ def test_drift_of_texts_and_booleans():
     assert (all_true.told, bool(all_true.reason)) == (True, True)
 
 
+def test_what_is_rare_may_be_absent():
+    rare = [FeatureProfile(nulls=0, distinct=2, mean=share) for share in (0.002, 0.004, 0.003)]
+    assert not compare_distribution(FeatureProfile(nulls=0, distinct=1, mean=0.0), rare, 0.25, rows=900).told
+    mostly_zero = [replace(numbers(0, 1), quantiles=(0,) * 6 + (0.1, 0.2, 0.3 + i / 100)) for i in range(3)]
+    assert not compare_distribution(numbers(0, 0), mostly_zero, 0.25, rows=16).told
+
+
 def test_what_was_always_the_same_is_not_judged():
     assert compare_distribution(numbers(0, 1), [numbers(0, 0)] * 20, 0.25, rows=1000) is None
 

@@ -58,6 +58,12 @@ def ledger_metrics(ledger: Ledger, registry: FeatureRegistry, *, store: str, now
         [((one.silence_id[:8], one.view or "", one.kind or ""), one.ends_at.timestamp()) for one in ledger.silences()],
     )
     yield _gauge(
+        "heartbeat_timestamp_seconds",
+        "When a part that cannot be asked from outside last said that it lives: the watch, each daemon of Dagster",
+        ("part",),
+        [((part,), at.timestamp()) for part, at in ledger.heartbeats().items()],
+    )
+    yield _gauge(
         "source_loaded_through_timestamp_seconds",
         "Up to which arrival instant nothing of a source is missing in the lake",
         ("source",),

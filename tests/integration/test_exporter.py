@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from tiny_platform import TinyPlatform
 
+from feature_platform.ledger import Ledger
 from feature_platform.observability.exporter import PlatformCollector
 from feature_platform.observability.kinds import LEDGER_KINDS
 from feature_platform.sync import sync
@@ -72,6 +73,12 @@ def test_what_is_served_and_what_is_not(tiny: TinyPlatform, valkey_url: str) -> 
     assert after["view_checks_total"][("passed", view.key)] > 0
     assert after["sync_entities_total"][("default", view.key)] == 2
     assert after["store_view_memory_bytes"][("default", "another@1")] > after["store_keys"][("default",)]
+    with Ledger.connect(tiny.settings.ledger_url) as ledger:
+        for seconds in (60, 0):  # a beat that arrives late sets nothing back
+            ledger.beat({"watch": datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)})
+    assert scrape(tiny)["heartbeat_timestamp_seconds"] == {
+        ("watch",): datetime(2026, 1, 1, 0, 1, tzinfo=UTC).timestamp()
+    }
     assert after["view_sla_seconds"][("error", view.key)] == 50 * 3600
 
 

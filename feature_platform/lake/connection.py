@@ -71,7 +71,7 @@ def connect(
         attach = build_attach(settings, read_only=read_only, catalog=catalog, snapshot=snapshot)
         _attach(connection, settings, attach, read_only=read_only)
         connection.execute(f"use {quote_identifier(catalog)}")
-    except BaseException:
+    except BaseException:  # an interrupt as well: nobody else has the connection; raised again
         connection.close()
         raise
     return connection

@@ -22,7 +22,7 @@ def transaction(lake: duckdb.DuckDBPyConnection) -> Iterator[None]:
     try:
         yield
         lake.execute("commit")
-    except BaseException:
+    except BaseException:  # an interrupt as well leaves half a block behind; raised again
         lake.execute("rollback")
         raise
 

@@ -60,7 +60,7 @@ class LedgerConnection:
                 cursor.execute("select pg_advisory_xact_lock(%s)", (APPEND,))
                 yield Append(cursor)
                 cursor.execute("commit")
-            except BaseException:
+            except BaseException:  # an interrupt as well: the lock is held until the transaction ends; raised again
                 with suppress(psycopg2.Error):  # the connection may be what failed
                     cursor.execute("rollback")
                 raise

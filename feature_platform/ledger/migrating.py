@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
+from itertools import pairwise
 
 from feature_platform.errors import ConfigurationError
 from feature_platform.ledger.locks import MIGRATION
@@ -29,13 +31,34 @@ class Migration:
 
 
 def load_migrations() -> tuple[Migration, ...]:
-    """The migrations this version of the code brings, in order."""
+    """The migrations this version of the code brings, in order.
+
+    Raises:
+        ConfigurationError: two files have one number.
+    """
     entries = resources.files("feature_platform.ledger").joinpath("migrations").iterdir()
-    return tuple(
+    return in_order(
         Migration(version=int(match[1]), name=entry.name, sql=entry.read_text(encoding="utf-8"))
-        for entry in sorted(entries, key=lambda entry: entry.name)
+        for entry in entries
         if (match := _FILE_NAME.fullmatch(entry.name))
     )
+
+
+def in_order(migrations: Iterable[Migration]) -> tuple[Migration, ...]:
+    """Migrations by number.
+
+    Raises:
+        ConfigurationError: two have one number; branches that were merged can bring that about.
+    """
+    found = tuple(sorted(migrations, key=lambda one: (one.version, one.name)))
+    for one, other in pairwise(found):
+        if one.version == other.version:
+            raise ConfigurationError(
+                f"two migrations have the number {one.version:04d}",
+                found=f"{one.name} and {other.name}",
+                hint="rename the one that was never released",
+            )
+    return found
 
 
 def pending(migrations: tuple[Migration, ...], applied: dict[int, str]) -> tuple[Migration, ...]:

@@ -146,7 +146,7 @@ class FeatureStore(TrainingSetDoors):
             connection.execute(pit.JOINS_AS_WRITTEN)
             origins = [origin for answer in answers.values() for origin in answer.origins]
             named = name_origins(selections, origins, [*labels.columns, *(column.name for column in features)])
-        except BaseException:
+        except BaseException:  # an interrupt as well: nobody else has the connection; raised again
             connection.close()
             raise
         tables = {key: answer.table for key, answer in answers.items()}
@@ -192,7 +192,7 @@ class FeatureStore(TrainingSetDoors):
         try:
             _refuse_retired(self.settings, sequence, active)
             create_feature_views(connection, views, dict(self.registry.latest), active)
-        except BaseException:
+        except BaseException:  # an interrupt as well: nobody else has the connection; raised again
             connection.close()
             raise
         return connection

@@ -210,7 +210,7 @@ class AioTransport:
                     for command in greeting(address, read_only=read_only):
                         (reply,) = await connection.call(libvalkey.pack_command(tuple(command)), 1)
                         raise_if_error(reply, address)
-                except BaseException:
+                except BaseException:  # a task that is cancelled as well: nobody else has it yet; raised again
                     connection.close()
                     raise
                 self._connections.setdefault(node, []).append(connection)

@@ -97,7 +97,7 @@ def _numpy_arrays(part: ViewValues) -> list[Array]:
     """The features of one view, in the order asked."""
     if (rows := _usual(part)) is not None:
         return rows.numpy(part)
-    return [_numpy(array, type_) for array, type_ in zip(_arrays(part), part.form.types, strict=True)]
+    return [_numpy(array, type_) for array, type_ in zip(_mixed(part), part.form.types, strict=True)]
 
 
 def _numpy(array: pa.Array, type_: FeatureType) -> Array:
@@ -129,8 +129,12 @@ def _usual(part: ViewValues) -> _Rows | None:
 
 def _arrays(part: ViewValues) -> list[pa.Array]:
     """The features of one view, in the order asked."""
-    if (rows := _usual(part)) is not None:
-        return rows.arrays(part)
+    rows = _usual(part)
+    return _mixed(part) if rows is None else rows.arrays(part)
+
+
+def _mixed(part: ViewValues) -> list[pa.Array]:
+    """The same, where some entities have no row, or rows are in several layouts or not served as they are."""
     values = part.values
     bound = int.from_bytes(part.served_after, "big")
     present = [i for i, value in enumerate(values) if value is not None and len(value) > PREFIX_BYTES]

@@ -52,7 +52,7 @@ class Connection:
                 self._wait_at_most(deadline - time.monotonic())
                 self.pipeline(commands)
             self._wait_at_most(timeout_seconds)
-        except BaseException:
+        except BaseException:  # an interrupt as well: the object is never returned; raised again
             self.close()
             raise
 
@@ -190,7 +190,7 @@ class Connection:
                 try:
                     opened.settimeout(timeout_seconds)
                     opened.connect(address.socket_path)
-                except BaseException:
+                except BaseException:  # an interrupt as well: nobody else has the socket; raised again
                     opened.close()
                     raise
         except OSError as error:
@@ -231,7 +231,7 @@ def unavailable(address: ValkeyAddress, error: OSError) -> StoreUnavailableError
 def _with_tls(opened: socket.socket, address: ValkeyAddress) -> socket.socket:
     try:
         return tls_context(address).wrap_socket(opened, server_hostname=address.host)
-    except BaseException as error:
+    except BaseException as error:  # an interrupt as well: nobody else has the socket; raised again
         opened.close()
         raise_if_untrusted(address, error)
         raise

@@ -148,15 +148,19 @@ class RowDecoder:
         if texts:
             joined = joined.decode("ascii")
         pieces = [joined[start:end] for start, end in pairwise(edges)]
-        columns = {place: pieces[i::count] for i, place in enumerate(self._tails)}
+        columns = {place: pieces[i::count] for i, place in enumerate(self._tails) if place in self._places_asked}
         if not texts:
-            for place in self._texts:
+            for place in self._texts & self._places_asked:
                 columns[place] = [str(piece, "utf-8") for piece in columns[place]]
         return columns
 
     @cached_property
-    def _texts(self) -> list[int]:
-        return [place for place in self._tails if self.layout.columns[place][1] is ColumnType.VARCHAR]
+    def _texts(self) -> set[int]:
+        return {place for place in self._tails if self.layout.columns[place][1] is ColumnType.VARCHAR}
+
+    @cached_property
+    def _places_asked(self) -> set[int]:
+        return {place for place, _ in self._asked if place is not None}
 
     @cached_property
     def _asked(self) -> list[tuple[int | None, Converter | None]]:
@@ -175,12 +179,12 @@ class RowDecoder:
     @cached_property
     def _raw(self) -> list[tuple[int, int, int]]:
         """Place of each column asked for whose slot is raw bytes, and where that lies."""
-        asked = {place for place, _ in self._asked}
+        asked = self._places_asked
         return [(place, start, stop) for place, start, stop, letter in self._bounds if letter[1:] and place in asked]
 
     @cached_property
     def _stretches(self) -> list[_Stretch]:
-        needed = {*self._tails, *(place for place, _ in self._asked)}
+        needed = {*self._tails, *self._places_asked}
         slots = [slot for slot in self._bounds if not slot[3][1:]]
         stretches = []
         for _, group in groupby(slots, key=lambda slot: slot[2] - slot[1]):

@@ -46,6 +46,24 @@ class _Planned:
     storage_id: int
 
 
+class _Settled:
+    """Partitions of views that are accounted for; the ledger is asked once for each view, however many runs failed."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._known: dict[str, tuple[set[str], dict[str, datetime]]] = {}
+
+    def since(self, view: FeatureView, instant: datetime) -> set[str]:
+        """Those published since, and those of which the ledger's own kinds tell: a batch failed, or is held."""
+        if view.key not in self._known:
+            told = {history.batch.partition.key for history in self._ledger.failing(view.key)}
+            told |= {one.batch.partition.key for one in self._ledger.held(view.key)}
+            published = {one.partition.key: one.published_at for one in self._ledger.active_batches(view.key)}
+            self._known[view.key] = told, published
+        told, published = self._known[view.key]
+        return told | {key for key, at in published.items() if at > instant}
+
+
 def find_failed_runs(
     instance: dg.DagsterInstance, ledger: Ledger, registry: FeatureRegistry, *, now: datetime
 ) -> Iterator[Problem]:
@@ -57,10 +75,11 @@ def find_failed_runs(
     )
     missing: defaultdict[str, list[dg.RunRecord]] = defaultdict(list)
     views = _views_by_asset(registry)
+    settled = _Settled(ledger)
     for record in failed:
         if record.dagster_run.tags.get(_WILL_RETRY) == "true":
             continue
-        for subject in _left_undone(instance, ledger, registry, record):
+        for subject in _left_undone(instance, settled, registry, record):
             missing[subject].append(record)
     for subject, records in missing.items():
         newest = records[0]
@@ -107,7 +126,7 @@ def find_stuck_runs(instance: dg.DagsterInstance, registry: FeatureRegistry, *, 
 
 
 def _left_undone(
-    instance: dg.DagsterInstance, ledger: Ledger, registry: FeatureRegistry, record: dg.RunRecord
+    instance: dg.DagsterInstance, settled: _Settled, registry: FeatureRegistry, record: dg.RunRecord
 ) -> Iterator[str]:
     """What a failed run was to make and nothing has made since: views by their key, other assets, or the job."""
     planned = _planned(instance, record)
@@ -126,7 +145,7 @@ def _left_undone(
     for one in planned:
         if one.asset in views:
             view = views[one.asset]
-            if _is_unpublished(ledger, view, one, since=record.create_timestamp):
+            if set(one.partitions) - settled.since(view, record.create_timestamp):
                 found[view.key] = None
         elif one.asset in served:
             continue  # whether a store is behind, the ledger says
@@ -148,14 +167,6 @@ def _planned(instance: dg.DagsterInstance, record: dg.RunRecord) -> list[_Planne
             partitions = (data.partition,) if data.partition is not None else ()
         planned.append(_Planned(asset=data.asset_key, partitions=partitions, storage_id=event.storage_id))
     return planned
-
-
-def _is_unpublished(ledger: Ledger, view: FeatureView, planned: _Planned, *, since: datetime) -> bool:
-    """Whether a partition of a view was published by nobody since, though no batch of it failed either."""
-    fails = {history.batch.partition.key for history in ledger.failing(view.key)}
-    published = {one.partition.key for one in ledger.active_batches(view.key) if one.published_at > since}
-    waits = {one.batch.partition.key for one in ledger.held(view.key)}
-    return bool(set(planned.partitions) - fails - published - waits)
 
 
 def _is_made_since(instance: dg.DagsterInstance, planned: _Planned) -> bool:

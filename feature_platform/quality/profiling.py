@@ -128,16 +128,16 @@ def _statistics(column: Column) -> dict[str, str]:
         return found | {"mean": f"avg({name}::integer)"}
     if type_ in (*INTEGER_TYPES, *_FLOATS) or isinstance(type_, DecimalType):
         number = f"{name}::double"
-        finite = ""
         if type_ in _FLOATS:
             found["nans"] = f"count(*) filter (isnan({name}))"
-            finite = f" filter (isfinite({name}))"
+            # aggregates leave NULL out; `filter` on each of them costs six times as much
+            number = f"case when isfinite({name}) then {number} end"
         points = ", ".join(map(str, QUANTILES))
         return found | {
-            "min": f"min({number}){finite}",
-            "max": f"max({number}){finite}",
-            "mean": f"avg({number}){finite}",
-            "quantiles": f"approx_quantile({number}, [{points}]){finite}",
+            "min": f"min({number})",
+            "max": f"max({number})",
+            "mean": f"avg({number})",
+            "quantiles": f"approx_quantile({number}, [{points}])",
         }
     return found
 

@@ -25,12 +25,11 @@ if TYPE_CHECKING:
 class OnlineRow:
     """One entity's answer."""
 
-    __slots__ = ("_answer", "_index", "_values", "_views")
+    __slots__ = ("_answer", "_index", "_views")
 
     def __init__(self, answer: OnlineFeatures, index: int) -> None:
         self._answer = answer
         self._index = index
-        self._values: dict[str, Any] | None = None
         self._views: dict[str, ViewReading] | None = None
 
     @property
@@ -45,9 +44,7 @@ class OnlineRow:
         Raises:
             CorruptValueError: a value cannot be read.
         """
-        if self._values is None:
-            self._values = self._answer.named(self._index)
-        return self._values
+        return self._answer.named(self._index)
 
     @property
     def views(self) -> Mapping[str, ViewReading]:
@@ -79,7 +76,6 @@ class OnlineFeatures:
     __slots__ = (
         "_all_asked",
         "_decoded",
-        "_rows",
         "by_view",
         "entities",
         "entity_types",
@@ -108,9 +104,9 @@ class OnlineFeatures:
         """Under which the request was logged; None if the client has no log."""
         self.requested_at = requested_at
         """The client's clock when the values were there: ages count up to this instant."""
-        self._rows: tuple[OnlineRow, ...] | None = None
+        # rows point here and not the other way round: an answer goes as soon as nobody holds it, without a collection
         self._all_asked = False
-        self._decoded: Sequence[dict[str, Any]] | None = None
+        self._decoded: dict[int, dict[str, Any]] = {}
 
     @property
     def feature_names(self) -> list[str]:
@@ -125,24 +121,23 @@ class OnlineFeatures:
     @property
     def rows(self) -> tuple[OnlineRow, ...]:
         """The rows."""
-        if self._rows is None:
-            self._rows = tuple([OnlineRow(self, index) for index in range(len(self))])
-        return self._rows
+        return tuple(self)
 
     def __len__(self) -> int:
         return len(self.by_view[0].values)
 
     def __iter__(self) -> Iterator[OnlineRow]:
-        # the values of all of them are likely wanted: together they cost a fifth less
+        # the values of all of them are likely wanted: together they cost less
         self._all_asked = True
-        return iter(self.rows)
+        return (OnlineRow(self, index) for index in range(len(self)))
 
     @overload
     def __getitem__(self, index: int) -> OnlineRow: ...
     @overload
     def __getitem__(self, index: slice) -> tuple[OnlineRow, ...]: ...
     def __getitem__(self, index: int | slice) -> OnlineRow | tuple[OnlineRow, ...]:
-        return self.rows[index]
+        found = range(len(self))[index]
+        return OnlineRow(self, found) if isinstance(found, int) else tuple([OnlineRow(self, at) for at in found])
 
     def __repr__(self) -> str:
         return f"OnlineFeatures({len(self)} rows, {', '.join(self.feature_names)})"
@@ -157,11 +152,14 @@ class OnlineFeatures:
         Raises:
             CorruptValueError: a value cannot be read.
         """
-        if not self._all_asked:
-            return _merged([[part.named(index)] for part in self.by_view])[0]
-        if self._decoded is None:
-            self._decoded = _merged([part.rows_named() for part in self.by_view])
-        return self._decoded[index]
+        values = self._decoded.get(index)
+        if values is None:
+            if self._all_asked:
+                self._decoded = dict(enumerate(_merged([part.rows_named() for part in self.by_view])))
+            else:
+                self._decoded |= {index: _merged([[part.named(index)] for part in self.by_view])[0]}
+            values = self._decoded[index]
+        return values
 
     def to_columns(self) -> dict[str, list[Any]]:
         """Key columns and features, each as a list."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -37,7 +38,8 @@ def main(names: tuple[str, ...], *, only_list: bool, docs: bool, home: Path | No
     """Inject faults into a stack of its own, one by one, and say what came of each.
 
     The drill's clock is its own, hours pass in seconds; all faults take about 25 minutes on two idle cores. The last
-    line is RESULT {…}: all counts but the first should be 0. Ends with 1 if one is not.
+    line is RESULT {…}: all counts but the first should be 0. Ends with 1 if one is not. Ctrl-C ends the drill with what
+    was done so far.
     """
     if only_list:
         for fault in FAULTS.values():
@@ -48,20 +50,24 @@ def main(names: tuple[str, ...], *, only_list: bool, docs: bool, home: Path | No
     _may_mount()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the stack is stopped, as after Ctrl-C
     directory = home or Path(tempfile.mkdtemp(prefix="fp-drill-", dir="/var/tmp"))
-    begin = time.monotonic()
+    begin, records = time.monotonic(), directory / "records"
     try:
-        records = _run(names or tuple(FAULTS), fresh_directory(directory))
+        ended_early = _run(names or tuple(FAULTS), fresh_directory(directory))
     except (NoClockError, CommandError) as error:
         click.secho(str(error), fg="red", err=True)
-        sys.exit(1)
+        if not (records / "keys.json").exists():  # nothing was injected yet
+            sys.exit(1)
+        ended_early = str(error).partition("\n")[0]
     verdict = judge(records, repository=REPOSITORY)
     click.echo(as_text(verdict))
     if docs:
         page = REPOSITORY / "docs" / "drill.md"
         page.write_text(as_markdown(verdict, page.read_text(encoding="utf-8")), encoding="utf-8")
     click.echo(f"{time.monotonic() - begin:.0f} s" + (f"; records: {records}" if keep else ""))
+    if ended_early:
+        click.secho(f"the drill ended before its end: {ended_early}", fg="red", err=True)
     click.echo(result_line(verdict))
-    sys.exit(0 if verdict.is_clean else 1)
+    sys.exit(0 if verdict.is_clean and not ended_early else 1)
 
 
 def _may_mount() -> None:
@@ -75,16 +81,23 @@ def _may_mount() -> None:
         os.execve(unshare, again, os.environ | {_MARK: "1"})  # noqa: S606 - in place of this process
 
 
-def _run(names: tuple[str, ...], directory: Path) -> Path:
-    """Run the drill; where its records are."""
+def _run(names: tuple[str, ...], directory: Path) -> str:
+    """Run the drill; why it ended early, if it did."""
     cache = Path(tempfile.gettempdir()) / "fp-drill-cache"
     with world(directory, cache, say=click.echo) as drill:
-        for fault in (FAULTS[name] for name in FAULTS if name in names):
-            drill.run(fault)
-            if drill.what_is_wrong():
-                drill.repair()
+        try:
+            for fault in (FAULTS[name] for name in FAULTS if name in names):
+                drill.run(fault)
+                drill.settle()
+                if drill.what_is_wrong():
+                    drill.repair()
+        except KeyboardInterrupt:
+            drill.say("interrupted; what was done so far is judged (Ctrl-C again: without looking for what was lost)")
+            with suppress(KeyboardInterrupt):
+                drill.finish()
+            return "it was interrupted"
         drill.finish()
-    return directory / "records"
+    return ""
 
 
 if __name__ == "__main__":

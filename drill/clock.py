@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib import util
@@ -17,6 +18,8 @@ from pathlib import Path
 
 _CACHED_SECONDS = 1
 """For how long a process believes what it read."""
+_SHARED = Path("/dev/shm")  # noqa: S108 - where libfaketime itself puts it
+_SHARED_NAMES = ("sem.faketime_sem_", "faketime_shm_")
 
 
 class NoClockError(Exception):
@@ -34,6 +37,16 @@ def library() -> Path:
         for path in Path(directory).rglob("libfaketime.so.1"):
             return path
     raise NoClockError("the drill moves clocks with libfaketime: pip install -r drill/requirements.txt (Linux only)")
+
+
+def remove_leftovers() -> None:
+    """Remove what libfaketime left of processes that were killed: another user's process of that pid dies of it."""
+    for prefix in _SHARED_NAMES:
+        for path in _SHARED.glob(f"{prefix}*"):
+            pid = path.name.removeprefix(prefix)
+            if pid.isdecimal() and not Path("/proc", pid).exists():
+                with suppress(OSError):  # another user's
+                    path.unlink()
 
 
 @dataclass(slots=True, kw_only=True)

@@ -84,19 +84,20 @@ class Verdict:
     cases: list[Case]
     between: Case
     """What was served and told while nothing was injected."""
-    lost: list[str]
+    lost: list[str] | None
+    """None if the drill ended before what is kept was written down."""
     judged: int
     """Rows compared with the raw files."""
 
     @property
-    def result(self) -> dict[str, int]:
+    def result(self) -> dict[str, int | None]:
         """The counts of the last line."""
         run = [case for case in self.cases if not case.not_injected]
         every = [*run, self.between]
         return {
             "faults": len(run),
             "undetected": sum(case.detected is None for case in run),
-            "lost": len(self.lost),
+            "lost": None if self.lost is None else len(self.lost),
             "served_wrong_as_fresh": sum(len(case.wrong) for case in every),
             "wrongly_routed": sum(len(case.misrouted) for case in every),
             "not_resolved": sum(not case.is_resolved for case in run),
@@ -106,7 +107,7 @@ class Verdict:
     def is_clean(self) -> bool:
         """Whether every fault was injected and every count but the first is 0."""
         return not any(case.not_injected for case in self.cases) and not any(
-            count for name, count in self.result.items() if name != "faults"
+            count != 0 for name, count in self.result.items() if name != "faults"
         )
 
 
@@ -123,7 +124,8 @@ def judge(records: Path, *, repository: Path) -> Verdict:
         judged = 0
         for answer in _lines(records / "answers.jsonl"):
             judged += _judge_answer(answer, _case_at(cases, between, _instant(answer["at"])), truth)
-        lost = list(_lost(records, world, truth))
+        is_kept = all((records / f"kept_{view}.jsonl").exists() for view in views)
+        lost = list(_lost(records, world, truth)) if is_kept else None
     for line in _lines(records / "notices.jsonl"):
         _judge_notice(line, _case_at(cases, between, _instant(line["at"])), declared)
     for case in cases:
@@ -343,10 +345,8 @@ def _lost(records: Path, world: Mapping[str, Any], truth: Truth) -> Iterator[str
     """Rows that should be published at the end and are not, or say something else."""
     entities = json.loads((records / "keys.json").read_text(encoding="utf-8"))
     for view, keys in entities.items():
-        path = records / f"kept_{view}.jsonl"
-        if not path.exists():
-            continue
-        kept = {(tuple(row["key"]), _instant(row["event"])): row["values"] for row in _lines(path)}
+        rows = _lines(records / f"kept_{view}.jsonl")
+        kept = {(tuple(row["key"]), _instant(row["event"])): row["values"] for row in rows}
         last = max((event for _, event in kept), default=_instant(world["at"]))
         event = _instant(world["begin"]) + _HOUR
         while event <= last:

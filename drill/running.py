@@ -8,12 +8,15 @@ hour's features are due.
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from drill.fault import Fault
 from drill.lake_disk import CannotInjectError, LakeDisk
@@ -32,6 +35,8 @@ _TICK_SECONDS = 65.0
 """The scheduler sleeps until the next full minute, in real time, whatever the clock does meanwhile."""
 _RUNS_SECONDS = 90.0
 _SERVED_SECONDS = 180.0
+_FAILURES = (CommandError, LookupError, ValueError, OSError, subprocess.SubprocessError, psutil.Error)
+"""What a command, a process or a file of a broken stack may answer with: of a fault, never of the drill."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -154,7 +159,14 @@ class Drill:
     # -- faults ---------------------------------------------------------
 
     def run(self, fault: Fault) -> None:
-        """Inject, wait until it is seen, heal, wait until all is well."""
+        """Inject, wait until it is seen, heal, wait until all is well; whatever fails in that is written down."""
+        try:
+            self._run(fault)
+        except BaseException:  # Ctrl-C; raised again
+            self.log("not_injected", fault=fault.name, why="the drill was interrupted in it")
+            raise
+
+    def _run(self, fault: Fault) -> None:
         begin, injected = time.monotonic(), self.now()
         self.stack.said.clear()
         self.say(f"{fault.name}: {fault.what}")
@@ -162,27 +174,43 @@ class Drill:
         steps = fault.inject(self)
         try:
             next(steps)
-        except (CannotInjectError, CommandError, LookupError, ValueError) as error:
+        except (CannotInjectError, *_FAILURES) as error:
             self.log("not_injected", fault=fault.name, why=str(error))
             self.say(f"  not injected: {error}")
             return
-        first = self._await_seen(fault, injected)
-        self.log("detected" if first else "undetected", fault=fault.name, by=first)
-        self.say(f"  seen: {first or 'NOT SEEN'}, after {self.now() - injected}")
+        left: list[str] = []
+        try:
+            first = self._await_seen(fault, injected)
+            self.log("detected" if first else "undetected", fault=fault.name, by=first)
+            self.say(f"  seen: {first or 'NOT SEEN'}, after {self.now() - injected}")
+        except _FAILURES as error:
+            self.log("undetected", fault=fault.name, by=None)
+            left.append(f"nobody could look: {error}")
         healing = self.now()
         self.stack.said.clear()
-        next(steps, None)
+        try:
+            next(steps, None)
+        except _FAILURES as error:
+            left.append(f"healing failed: {error}")
         self.log("healed", fault=fault.name, commands=list(dict.fromkeys(self.stack.said)))
-        well = self._await_well(fault, healing)
-        left = [] if well else self.what_is_wrong()
+        try:
+            if not self._await_well(fault, healing):
+                left += self.what_is_wrong()
+        except _FAILURES as error:
+            left.append(f"nobody could look: {error}")
         self.log(
-            "resolved" if well else "not_resolved",
+            "not_resolved" if left else "resolved",
             fault=fault.name,
             left=left,
             signals=signals(self.stack, since=injected),
             real_seconds=round(time.monotonic() - begin),
         )
-        self.say(f"  over: {'yes' if well else 'NO'} {left or ''} ({time.monotonic() - begin:.0f} s)")
+        self.say(f"  over: {'NO' if left else 'yes'} {left or ''} ({time.monotonic() - begin:.0f} s)")
+
+    def settle(self) -> None:
+        """Between two faults: what a fault has started comes to its end, so that it is not booked on the next."""
+        if not self.until(lambda: runs_going_on(self.stack) == 0, seconds=_RUNS_SECONDS):
+            self.say(f"  {runs_going_on(self.stack)} run(s) still go on")
 
     def _await_seen(self, fault: Fault, injected: datetime) -> str | None:
         looks = 0
@@ -230,11 +258,12 @@ class Drill:
 
     def repair(self) -> None:
         """After a fault that did not end: what the runbook says, so that the next one begins on a well stack."""
-        for command in (("up",), ("sync", "--all"), ("backfill", "--all", "--missing")):
+        for command in (("deploy",), ("up", "--restart"), ("sync", "--all"), ("backfill", "--all", "--missing")):
             try:
                 self.stack.command(*command)
-            except CommandError as error:
+            except _FAILURES as error:
                 self.say(f"  {error}")
+        self.until(lambda: not self.what_is_wrong(), seconds=_RUNS_SECONDS, every=5.0)
 
 
 def _plain(value: object) -> str:

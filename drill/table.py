@@ -26,7 +26,7 @@ def as_text(verdict: Verdict) -> str:
         lines += [f"  {title:16} {text}" for title, text in zip(_HEADER[1:], _cells(case)[1:], strict=True)]
         lines += [f"  {complaint}" for complaint in _complaints(case)]
     lines += [f"\nbetween faults: {_served(verdict.between)}", *(f"  {one}" for one in _complaints(verdict.between))]
-    lines += [f"  lost: {one}" for one in verdict.lost[:_SHOWN]]
+    lines += [f"  lost: {one}" for one in _lost(verdict)]
     return "\n".join([*lines, f"{verdict.judged:,} rows served as fresh were compared with the raw files"])
 
 
@@ -35,7 +35,7 @@ def as_markdown(verdict: Verdict, page: str) -> str:
     rows = [_HEADER, tuple("---" for _ in _HEADER), *(_cells(case) for case in verdict.cases)]
     table = "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows)
     against = [f"- {case.name}: {one}" for case in (*verdict.cases, verdict.between) for one in _complaints(case)]
-    against += [f"- lost: {one}" for one in verdict.lost[:_SHOWN]]
+    against += [f"- lost: {one}" for one in _lost(verdict)]
     said = "\n\nWhat is to be said against it:\n\n" + "\n".join(against) if against else ""
     before, _, rest = page.partition(_BEGIN)
     after = rest.partition(_END)[2]
@@ -43,9 +43,13 @@ def as_markdown(verdict: Verdict, page: str) -> str:
     return f"{before}{_BEGIN}\n\n{table}{said}\n\n{compared}\n\n`{result_line(verdict)}`\n\n{_END}{after}"
 
 
+def _lost(verdict: Verdict) -> list[str]:
+    return ["not compared: the drill ended early"] if verdict.lost is None else verdict.lost[:_SHOWN]
+
+
 def _cells(case: Case) -> tuple[str, ...]:
     if case.not_injected:
-        return (case.name, f"not injected: {case.not_injected}", "", "", "", "", "")
+        return (case.name, f"not drilled: {case.not_injected}", "", "", "", "", "")
     return (
         case.name,
         case.by or "**nothing**",

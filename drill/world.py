@@ -16,7 +16,7 @@ from pathlib import Path
 
 import duckdb
 
-from drill.clock import StackClock
+from drill.clock import StackClock, remove_leftovers
 from drill.lake_disk import LakeDisk
 from drill.project import REPOSITORY, VIEWS, Project
 from drill.receivers import receiving
@@ -39,6 +39,7 @@ def world(directory: Path, cache: Path, *, say: Callable[[str], None]) -> Iterat
     records = directory / "records"
     records.mkdir(parents=True)
     directory.chmod(0o711)  # the user who runs Postgres passes through
+    remove_leftovers()
     clock = StackClock(directory=directory)
     clock.start_at(_MINUTE_AT_START)
     begin = (clock.now() - _HISTORY).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -66,6 +67,7 @@ def world(directory: Path, cache: Path, *, say: Callable[[str], None]) -> Iterat
             stack.down()
             disk.unmount()
             stack.delete()
+            remove_leftovers()
 
 
 def _serve(drill: Drill) -> None:
@@ -120,6 +122,7 @@ def _reading(stack: Stack, keys: Path, record: Path) -> Iterator[None]:
             cwd=REPOSITORY,
             stdout=log,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the drill
         )
     try:
         yield

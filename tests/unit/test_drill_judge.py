@@ -147,6 +147,9 @@ def test_an_owner_who_was_not_told_and_a_stack_that_stays_ill_are_found(judged) 
     assert verdict.result["wrongly_routed"] == 1
     assert verdict.result["not_resolved"] == 1
     assert verdict.cases[0].misrouted == ["airport_operations was not told"]
+    # what is kept was never written down: nobody knows
+    assert verdict.result["lost"] is None
+    assert "lost: not compared" in as_text(verdict)
 
 
 def test_rows_that_were_held_back_may_be_missing_only_for_a_while(judged) -> None:
@@ -159,7 +162,8 @@ def test_rows_that_were_held_back_may_be_missing_only_for_a_while(judged) -> Non
         "seconds": 0,
         "until": at(600),
     }
-    verdict = judged([answer(36, EWR_WITHOUT_THREE_HOURS)], [], [*fault(tells=()), held])
+    kept = [{"key": ["EWR"], "event": EVENT.isoformat(), "values": EWR}]
+    verdict = judged([answer(36, EWR_WITHOUT_THREE_HOURS)], [], [*fault(tells=()), held], kept)
     assert verdict.is_clean
     assert verdict.cases[0].incomplete == 1
     # the oldest was due at 21:20, and may be 4 hours late; then somebody must have seen it

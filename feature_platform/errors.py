@@ -21,6 +21,7 @@
     ├── StoreChangedError           Valkey lost or replaced its data during a sync       (Transient)
     ├── LedgerUnavailableError      Postgres cannot be reached                           (Transient)
     ├── LakeConflictError           another commit to the lake came first                (Transient)
+    ├── ClockSkewError              this machine's clock is not the ledger's             (Transient)
     ├── LockBusyError               another process holds a lock that is needed          (Transient)
     ├── DamagedFileError            a kept file is missing or is not what was recorded
     ├── CorruptValueError           bytes in the store that no known schema explains
@@ -222,6 +223,10 @@ class LedgerUnavailableError(Transient, FeaturePlatformError):
 
 class LakeConflictError(Transient, FeaturePlatformError):
     """Another commit to the lake came first, more often than DuckLake tries again; nothing was written."""
+
+
+class ClockSkewError(Transient, FeaturePlatformError):
+    """The clock of this machine differs from the ledger's; what is decided by it would be wrong. Another may do it."""
 
 
 class LockBusyError(Transient, FeaturePlatformError):

@@ -13,7 +13,7 @@ from feature_platform.lake import connect
 _DELAY = timedelta(hours=6)
 
 
-@fault("a model computes nulls", seen_by=("incident failing", "check airport_weather@1"), tells=(AIRPORTS,))
+@fault("a model computes nulls", seen_by=("incident failing",), tells=(AIRPORTS,))
 def model_computes_nulls(drill: Drill) -> Iterator[None]:
     """A change of SQL that is valid, has the right type, and says nothing any more."""
     column = "{{ latest('temperature_f') }} as temperature_f"

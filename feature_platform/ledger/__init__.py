@@ -8,6 +8,7 @@ docs/reference/ledger.md.
 from __future__ import annotations
 
 from feature_platform.ledger import locks
+from feature_platform.ledger.clocks import ClockLedger, WrongClock
 from feature_platform.ledger.held import HeldLedger
 from feature_platform.ledger.incidents import IncidentLedger
 from feature_platform.ledger.journal import Journal, SyncLedger
@@ -47,6 +48,7 @@ class Ledger(
     IncidentLedger,
     SilenceLedger,
     ParityLedger,
+    ClockLedger,
     Journal,
 ):
     """One connection to the ledger; one per thread. `with Ledger.connect(url) as ledger: …`."""
@@ -71,6 +73,7 @@ __all__ = [
     "TrainingSetRecord",
     "UnfinishedBatch",
     "ViewTotals",
+    "WrongClock",
     "deployment_lock",
     "drain_lock",
     "locks",

@@ -46,7 +46,7 @@ class SilenceLedger(LedgerConnection):
             ((silence_id, made_at, ends_at),) = append.insert(
                 "insert into silences (silence_id, view, kind, why, made_by, ends_at) values %s"
                 " returning silence_id::text, made_at, ends_at",
-                [(str(uuid.uuid4()), view, kind, why, made_by, self._now() + lasts)],
+                [(str(uuid.uuid4()), view, kind, why, made_by, append.fetch("select clock_timestamp()")[0][0] + lasts)],
             )
         return Silence(
             silence_id=silence_id, view=view, kind=kind, why=why, made_by=made_by, made_at=made_at, ends_at=ends_at
@@ -70,10 +70,6 @@ class SilenceLedger(LedgerConnection):
             (ended_within, ended_within),
         )
         return tuple(map(_read, rows))
-
-    def _now(self) -> datetime:
-        now: datetime = self._fetch_value("select clock_timestamp()")
-        return now
 
 
 def _read(row: Row) -> Silence:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +120,16 @@ def materialize(
         ComputationError: the SQL failed.
         BatchRejectedError: the rows break the contract of batches.
         CheckFailedError: a blocking check failed; holds all outcomes.
+        ClockSkewError: this machine's clock is wrong.
     """
     began = time.perf_counter()
     declared = view if isinstance(view, FeatureView) else registry.view(view)
-    ordered = check_partitions(declared, tuple(partitions), now=datetime.now(UTC))
     with (
         Ledger.connect(settings.ledger_url) as ledger,
         deployment_lock(ledger.connection, exclusive=False, wait=lock_wait),
     ):
+        ledger.check_clock()
+        ordered = check_partitions(declared, tuple(partitions), now=ledger.now())
         _check_deployed(declared, ledger)
         check_sources(declared, ordered, ledger)
         run = _Run(

@@ -5,6 +5,7 @@ Rule: judged by the ledger's facts and a clock, so it speaks even if nothing eve
 
 from __future__ import annotations
 
+from feature_platform.observability.clocks import find_wrong_clocks
 from feature_platform.observability.freshness import Freshness, FreshnessState, ServedFacts, judge_freshness
 from feature_platform.observability.frontiers import Frontiers, frontiers_of
 from feature_platform.observability.incidents import WatchReport, watch
@@ -23,6 +24,7 @@ __all__ = [
     "WatchReport",
     "find_problems",
     "find_unreachable",
+    "find_wrong_clocks",
     "freshness_of",
     "freshness_of_view",
     "frontiers_of",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 from prometheus_client import Metric
 from prometheus_client.registry import Collector
@@ -42,7 +41,7 @@ class PlatformCollector(Collector):
             registry = _deployed(self._settings)
             with Ledger.connect(self._settings.ledger_url) as ledger:
                 # read whole: half of it, and then an error, would look like views that vanished
-                return list(ledger_metrics(ledger, registry, store=self._settings.store, now=datetime.now(UTC)))
+                return list(ledger_metrics(ledger, registry, store=self._settings.store, now=ledger.now()))
         except (FeaturePlatformError, OSError) as error:
             self._log.warning("the ledger could not be read: %s", error)
             return None

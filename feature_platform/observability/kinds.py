@@ -111,6 +111,12 @@ WATCH_KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             page="stuck-run.md",
             command="feature-platform ledger unfinished",
         ),
+        "clock": Kind(
+            impact="runs on these machines compute, load and sync nothing; what was there before is served and gets"
+            " older",
+            page="wrong-clock.md",
+            command="feature-platform status",
+        ),
         "automation": Kind(
             impact="what it starts or looks at is left undone, without any run that fails",
             page="automation-off.md",
@@ -123,7 +129,7 @@ WATCH_KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         ),
     }
 )
-"""Found by the watch in the daemon: by asking stores, Dagster and the routes themselves."""
+"""Found by the watch in the daemon: by asking stores, clocks, Dagster and the routes themselves."""
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType({**LEDGER_KINDS, **WATCH_KINDS})
 

@@ -9,7 +9,6 @@ published; the ledger, not Dagster, is what serving and training go by.
 import re
 import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from logging import WARNING
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +80,7 @@ def build_feature_view(
         with dagster_failures(), Ledger.connect(settings.ledger_url) as ledger:
             written = _written(ledger, view, context.run.run_id, partitions)
             outcomes = _outcomes(ledger, written) if specs else ()
-            fresh = freshness_result(settings, view, ledger, now=datetime.now(UTC)) if is_judged_here else None
+            fresh = freshness_result(settings, view, ledger, now=ledger.now()) if is_judged_here else None
         yield from check_results(outcomes, key=keys.view_key(view), specs=specs, batches=(one.batch for one in written))
         if fresh is not None:
             yield fresh

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -59,9 +59,9 @@ def build_freshness_sensor(settings: Settings, registry: FeatureRegistry) -> dg.
         # imported here: it loads psycopg2
         from feature_platform.ledger import Ledger
 
-        now = datetime.now(UTC)
         said: dict[str, Any] = json.loads(context.cursor or "{}")
         with Ledger.connect(settings.ledger_url) as ledger:
+            now = ledger.now()
             verdicts = {view.key: _judge(settings, view, ledger, now=now) for view in registry.views.values()}
         news = {key: one for key, one in verdicts.items() if _is_news(said.get(key), one, now=now)}
         if not news:

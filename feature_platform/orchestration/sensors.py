@@ -42,7 +42,7 @@ def build_incident_sensor(settings: Settings, registry: FeatureRegistry) -> dg.S
 
         with Ledger.connect(settings.ledger_url) as ledger:
             given_up = give_up_batches_of_dead_runs(ledger, context.instance)
-            now = datetime.now(UTC)
+            now = ledger.now()  # and not this machine's, which may be wrong
             report = watch(
                 ledger,
                 registry,
@@ -63,10 +63,11 @@ def find_elsewhere(
 ) -> dict[str, Sequence[Problem]]:
     """What is wrong and not in the ledger, by kind; a kind that cannot be judged now is absent."""
     # imported here: it loads psycopg2 and libvalkey
-    from feature_platform.observability import find_unreachable
+    from feature_platform.observability import find_unreachable, find_wrong_clocks
 
     found: dict[str, Sequence[Problem]] = {
         "unreachable": tuple(find_unreachable(registry, settings.all_stores)),
+        "clock": tuple(find_wrong_clocks(ledger, registry)),
         "run_failed": tuple(find_failed_runs(context.instance, ledger, registry, now=now)),
         "run_stuck": tuple(find_stuck_runs(context.instance, registry, now=now)),
     }

@@ -93,7 +93,7 @@ def build_online_asset(settings: Settings, registry: FeatureRegistry, view: Feat
                 # the stores that can be reached are at the head; the run is repeated for those that cannot
                 raise_failures(outcomes)
                 behind = ledger.head(view.key) > min(result.to_position for result in results)
-            fresh = freshness_result(settings, view, ledger, now=datetime.now(UTC))
+            fresh = freshness_result(settings, view, ledger, now=ledger.now())
         yield dg.MaterializeResult(
             metadata=metadata.sync_metadata(results, ended_at=datetime.now(UTC)), check_results=[fresh]
         )

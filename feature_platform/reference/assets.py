@@ -56,8 +56,9 @@ def _build_source(
         from feature_platform.reference.load import load_source
 
         partitions = [parse_partition_key(key, Grain.DAY) for key in context.partition_keys]
-        after, through = arrival_bounds(partitions, now=datetime.now(UTC))
         with dagster_failures(), Ledger.connect(settings.ledger_url) as ledger, closing(connect(settings)) as lake:
+            ledger.check_clock()  # ahead, it would promise rows that have not arrived, and no load would look for them
+            after, through = arrival_bounds(partitions, now=datetime.now(UTC))
             loaded = load_source(
                 lake, ledger, source.name, home=settings.home, through=through, after=after, run_id=context.run.run_id
             )

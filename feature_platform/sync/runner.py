@@ -118,6 +118,7 @@ def sync(
         LedgerConflictError: the store is further than this ledger: another ledger wrote to it.
         StoreChangedError: the store kept losing its data while it was written.
         StoreUnavailableError: it cannot be reached.
+        ClockSkewError: this machine's clock, by which rows are dead or alive, is wrong.
     """
     view = registry.view(view) if isinstance(view, str) else view
     if view.online is not OnlineTier.VALKEY:
@@ -127,6 +128,7 @@ def sync(
     store = settings.store if store is None else store
     address = ValkeyAddress.parse(settings.valkey_url)
     with closing(Connection(address, TIMEOUT_SECONDS)) as connection, Ledger.connect(settings.ledger_url) as ledger:
+        ledger.check_clock()
         resumed: SyncResult | None = None
         for _ in range(MAX_PLANS):
             # first of all: a store that loses its data from here on refuses to advance, so its documents are safe, too

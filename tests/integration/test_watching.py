@@ -35,8 +35,16 @@ from feature_platform.domain.batch import CheckOutcome, Measured
 from feature_platform.domain.feature_service import FeatureService, ViewSelection
 from feature_platform.domain.feature_view import FeatureView, Owner
 from feature_platform.domain.windows import Grain, parse_partition_key
-from feature_platform.ledger import Ledger
-from feature_platform.observability import KINDS, Problem, find_problems, find_unreachable, watch
+from feature_platform.errors import ClockSkewError
+from feature_platform.ledger import Ledger, clocks
+from feature_platform.observability import (
+    KINDS,
+    Problem,
+    find_problems,
+    find_unreachable,
+    find_wrong_clocks,
+    watch,
+)
 from feature_platform.orchestration import keys
 from feature_platform.orchestration.timetable import partitions_definition
 from feature_platform.orchestration.watching_automation import find_dead_automation
@@ -317,6 +325,30 @@ def test_a_store_that_does_not_answer_is_felt_by_consumers_with_a_need(registry,
     (problem,) = find_unreachable(registry, stores)
     assert (problem.subject, problem.owner, problem.consumers) == ("store us", PLATFORM, (CONSUMER,))
     assert "read by prediction" in problem.impact
+
+
+def test_a_machine_whose_clock_is_wrong_begins_nothing_until_it_is_right_again(ledger, registry, monkeypatch):
+    monkeypatch.setattr(clocks, "_ASKED_AGAIN_AFTER_SECONDS", 0.0)
+    assert ledger.clock_ahead() == timedelta(0)
+    ledger.check_clock(machine="right")
+    assert not told(find_wrong_clocks(ledger, registry))
+
+    for machine, ahead in (("ahead", 2 * HOUR), ("behind", -2 * HOUR)):
+        with pytest.raises(ClockSkewError, match=f"on {machine}"):
+            ledger.check_clock(machine=machine, clock=lambda by=ahead: datetime.now(UTC) + by)
+    ((subject, problem),) = told(find_wrong_clocks(ledger, registry)).items()
+    assert subject == "workers"
+    assert problem.owner == PLATFORM
+    assert "the clock of ahead is 2 h ahead of the ledger's; the clock of behind is 2 h behind" in problem.message
+
+    # what differs by less than a minute is network and drift
+    ledger.check_clock(machine="ahead", clock=lambda: datetime.now(UTC) + timedelta(seconds=50))
+    ledger.check_clock(machine="behind")
+    assert not told(find_wrong_clocks(ledger, registry))
+
+    # a clock that is set while it is looked at was never wrong
+    looks = iter([2 * HOUR, 2 * HOUR, timedelta(0), timedelta(0)])
+    ledger.check_clock(machine="woken", clock=lambda: datetime.now(UTC) + next(looks))
 
 
 def test_a_difference_stays_open_until_the_same_entities_are_found_equal(ledger, registry, view):

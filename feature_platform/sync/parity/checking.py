@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import closing, nullcontext
-from datetime import UTC, datetime
 from typing import Final
 
 import duckdb
@@ -184,7 +183,7 @@ class _Look:
             derivation=derivation,
             places=places,
             layouts={number: layout for (key, number), layout in layouts.items() if key == view.key},
-            clock=lambda: datetime.now(UTC),
+            clock=self._ledger.now,
             progress=progress,
         ).run(Sample(fraction=fraction, seed=seed))
         return ParityReport(

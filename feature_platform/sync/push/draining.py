@@ -64,7 +64,7 @@ def drain_pushes(
             progress(rows)
         forgotten = 0
         if view.ttl is not None:
-            dead = datetime.now(UTC) - view.ttl - KEPT_BEYOND_TTL
+            dead = ledger.now() - view.ttl - KEPT_BEYOND_TTL
             forgotten = ledger.forget_pushed_rows(view.key, through=through, older_than=dead)
         return PushDrain(view=view.key, pushes=pushes, rows=rows, through=through, forgotten=forgotten)
 

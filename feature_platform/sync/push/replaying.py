@@ -6,7 +6,6 @@ harmless. An acknowledgement counts for the incarnation that gave it, which is a
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Final
 
 from feature_platform.domain.feature_view import FeatureView
@@ -28,7 +27,7 @@ def replay(connection: Connection, ledger: Ledger, view: FeatureView, store: str
         Which store it was: whoever relies on the pushes being there asks again afterwards (`still_holds`).
     """
     begun = functions.begin_pushes(connection, view.key)
-    newer_than = None if view.ttl is None else datetime.now(UTC) - view.ttl
+    newer_than = None if view.ttl is None else ledger.now() - view.ttl
     layout, schema = layout_of(view), arrow_schema(view)
     written: list[int] = []
 

@@ -94,21 +94,21 @@ class Report:
 @json_option
 def status(*, as_json: bool) -> None:
     """What runs, how fresh each view is, what is wrong, who owns it."""
-    report = _report(now=datetime.now(UTC))
+    report = _report()
     if as_json:
         print_json(report)
     else:
         _print(report)
 
 
-def _report(*, now: datetime) -> Report:
+def _report() -> Report:
     from feature_platform import local
     from feature_platform.local import supervision
 
     home = settings.home_dir()
     services = (*local.status(home), *supervision.dagster_status(home))
     try:
-        views, problems = _read(Settings.from_env(), now=now)
+        views, problems = _read(Settings.from_env())
     except ConfigurationError:
         return Report(services=services, note="not started yet: `feature-platform up` (or `make demo`)")
     except LedgerUnavailableError:
@@ -120,7 +120,7 @@ def _report(*, now: datetime) -> Report:
     return Report(services=services, views=views, problems=problems)
 
 
-def _read(here: Settings, *, now: datetime) -> tuple[tuple[ViewStatus, ...], tuple[ProblemStatus, ...]]:
+def _read(here: Settings) -> tuple[tuple[ViewStatus, ...], tuple[ProblemStatus, ...]]:
     from feature_platform.declaration import load_registry
     from feature_platform.late_data import partitions_by_state
     from feature_platform.ledger import Ledger
@@ -129,7 +129,7 @@ def _read(here: Settings, *, now: datetime) -> tuple[tuple[ViewStatus, ...], tup
     with Ledger.connect(here.ledger_url) as ledger:
         if not here.manifest_path.exists():
             raise NotDeployedError("no manifest")
-        registry = load_registry(here.manifest_path)
+        registry, now = load_registry(here.manifest_path), ledger.now()
         views = []
         for fresh in freshness_of(ledger, registry, stores=tuple(here.all_stores), now=now):
             view = registry.views[fresh.view]

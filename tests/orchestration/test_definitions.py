@@ -16,7 +16,7 @@ from feature_platform.declaration.manifest import load_manifest
 from feature_platform.domain.feature_view import FreshnessSla
 from feature_platform.ledger import Ledger
 from feature_platform.materialization.dbt_parse import parse
-from feature_platform.orchestration import build_definitions, freshness, keys
+from feature_platform.orchestration import build_definitions, keys
 from feature_platform.orchestration.freshness import build_freshness_sensor
 from feature_platform.orchestration.serving import native_freshness
 from feature_platform.settings import PREFIX, Settings
@@ -255,13 +255,7 @@ def test_a_verdict_is_said_when_it_changes_and_once_an_hour(environ, home, ledge
 
     def look(after: timedelta) -> dict[str, dg.AssetCheckEvaluation]:
         nonlocal cursor
-
-        class Clock(datetime):
-            @classmethod
-            def now(cls, tz=None):
-                return began + after
-
-        monkeypatch.setattr(freshness, "datetime", Clock)
+        monkeypatch.setattr(Ledger, "now", lambda _: began + after)
         said = sensor(dg.build_sensor_context(instance=instance, cursor=cursor))
         if isinstance(said, dg.SkipReason):
             return {}

@@ -263,6 +263,8 @@ class Drill:
                 self.stack.command(*command)
             except _FAILURES as error:
                 self.say(f"  {error}")
+        for view in VIEWS:
+            self.materialize(view)
         self.until(lambda: not self.what_is_wrong(), seconds=_RUNS_SECONDS, every=5.0)
 
 

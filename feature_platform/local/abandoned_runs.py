@@ -1,12 +1,14 @@
-"""Tell Dagster that runs of an earlier stack are over. Run as a program, before the daemon starts.
+"""Tell Dagster that runs of an earlier stack are over. Run as a program, with their ids.
 
 Rule: a run in progress needs a daemon above it. If a stack was killed (or the machine rebooted) its runs stay "started"
 for ever, because Dagster's local launcher cannot ask whether a worker lives; each would keep one of the few slots.
-They are marked as failed, and those that failed through no fault of their own are retried by Dagster's own rule.
+They are marked as failed, and those that failed through no fault of their own are retried by Dagster's own rule. A
+daemon that lives tries that at once and never again, so the new code server has to be there first.
 """
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
 
 import click
@@ -15,8 +17,8 @@ import psycopg2
 _IN_PROGRESS = ("STARTING", "STARTED", "CANCELING")
 
 
-def count_in_progress(database: str) -> int:
-    """How many runs Dagster's storage takes to be in progress; 0 if it has no tables yet.
+def in_progress(database: str) -> tuple[str, ...]:
+    """The runs that Dagster's storage takes to be in progress; none if it has no tables yet.
 
     Args:
         database: libpq address of Dagster's database.
@@ -24,18 +26,18 @@ def count_in_progress(database: str) -> int:
     with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
         cursor.execute("select to_regclass('runs') is not null")
         if cursor.fetchone() != (True,):
-            return 0
-        cursor.execute("select count(*) from runs where status = any(%s)", (list(_IN_PROGRESS),))
-        return int((cursor.fetchone() or (0,))[0])
+            return ()
+        cursor.execute("select run_id from runs where status = any(%s)", (list(_IN_PROGRESS),))
+        return tuple(run_id for (run_id,) in cursor.fetchall())
 
 
-def main() -> None:
-    """Mark all runs in progress as failed, those that were being cancelled as cancelled."""
+def main(run_ids: list[str]) -> None:
+    """Mark runs that are still in progress as failed, those that were being cancelled as cancelled."""
     from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
     statuses = [DagsterRunStatus(name) for name in _IN_PROGRESS]
     with DagsterInstance.get() as instance:
-        for run in instance.get_runs(filters=RunsFilter(statuses=statuses)):
+        for run in instance.get_runs(filters=RunsFilter(run_ids=run_ids, statuses=statuses)):
             if run.status == DagsterRunStatus.CANCELING:
                 instance.report_run_canceled(run, "The local stack was stopped while this run was being cancelled.")
             else:
@@ -44,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -66,11 +66,13 @@ def start_dagster(
         workspace = ("-w", str(project / "workspace.yaml"))
         if _alive(places, CODE) is None:
             _end_sessions([Recorded.read(places.run, CODE)])
-            _settle_abandoned_runs(project, environ, connections)
+            abandoned = _runs_in_progress(connections)
             socket_path = _code_socket(places)
             socket_path.unlink(missing_ok=True)
             server = ("dagster", "code-server", "start", "-s", str(socket_path), "-m", module)
             _start(CODE, *server, project=project, places=places, environ=environ)
+            _wait_for_code(places)
+            _settle_abandoned_runs(project, environ, abandoned)
         _wait_for_code(places)
 
         def start_webserver(chosen: str) -> Recorded:
@@ -207,12 +209,15 @@ def _port_user(port: int) -> str:
         return "another program (which one, only the administrator may see)"
 
 
-def _settle_abandoned_runs(project: Path, environ: Mapping[str, str], connections: Mapping[str, str]) -> None:
-    database = connections[PREFIX + "DAGSTER_URL"].replace("+psycopg2", "", 1)
-    if abandoned_runs.count_in_progress(database) == 0:
+def _runs_in_progress(connections: Mapping[str, str]) -> tuple[str, ...]:
+    return abandoned_runs.in_progress(connections[PREFIX + "DAGSTER_URL"].replace("+psycopg2", "", 1))
+
+
+def _settle_abandoned_runs(project: Path, environ: Mapping[str, str], run_ids: Sequence[str]) -> None:
+    if not run_ids:
         return  # the usual case, without the seconds that importing Dagster takes
     done = subprocess.run(
-        [sys.executable, "-m", abandoned_runs.__name__],
+        [sys.executable, "-m", abandoned_runs.__name__, *run_ids],
         cwd=project,
         env=dict(environ),
         capture_output=True,

@@ -233,8 +233,8 @@ def _summarize_views(views: Sequence[ViewReport]) -> None:
 
 
 def _checks_text(view: ViewReport) -> str:
-    passed = f"{view.checks - view.checks_failed:,} passed"
-    return f"{passed}, {view.checks_failed:,} warned or failed" if view.checks_failed else passed
+    said = zip(view.checks, ("passed", "warned", "failed"), strict=True)
+    return ", ".join(f"{count:,} {word}" for count, word in said if count or word == "passed")
 
 
 def _summarize_training(training: TrainingReport) -> None:

@@ -31,8 +31,8 @@ class ViewReport:
     owner: str
     partitions: int
     rows: int
-    checks: int
-    checks_failed: int
+    checks: tuple[int, int, int]
+    """How many passed, warned and failed."""
     lags: tuple[tuple[str, timedelta], ...]
     """Of the newest batch: from each clock to the next."""
 
@@ -68,7 +68,6 @@ def view_reports(settings: Settings, registry: FeatureRegistry) -> tuple[ViewRep
 
 def _view_report(ledger: Ledger, view: FeatureView, store: str) -> ViewReport:
     active = ledger.active_batches(view.key)
-    checks, failed = ledger.check_counts(view.key)
     lags: list[tuple[str, timedelta]] = []
     if active:
         newest = max(active, key=lambda batch: batch.partition.end)
@@ -84,8 +83,7 @@ def _view_report(ledger: Ledger, view: FeatureView, store: str) -> ViewReport:
         owner=view.owner.email,
         partitions=len(active),
         rows=sum(batch.row_count for batch in active),
-        checks=checks,
-        checks_failed=failed,
+        checks=ledger.check_counts(view.key),
         lags=tuple(lags),
     )
 

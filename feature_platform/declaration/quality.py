@@ -17,7 +17,7 @@ from feature_platform.domain.types import ColumnType, DecimalType, FeatureType, 
 from feature_platform.domain.windows import Grain
 from feature_platform.errors import chosen_from
 
-KEYS = ("drift", "features", "nulls", "volume")
+KEYS = ("allow_empty", "drift", "features", "nulls", "volume")
 FEATURE_KEYS = ("drift", "nulls", "top_values")
 RULE_KEYS = ("reference", "severity", "tolerance")
 SEVERITIES = ("error", "warn")
@@ -56,6 +56,7 @@ def parse_quality(section: Section, features: tuple[Column, ...], grain: Grain) 
     by_feature = Section.read(suite.path("features"), declared, (column.name for column in features), suite.reporter)
     return QualityRules(
         volume=_rule("volume", grain, written["volume"]),
+        allow_empty=_yes(suite, "allow_empty"),
         features={column.name: _feature(by_feature, column, written, grain) for column in features},
     )
 
@@ -70,16 +71,22 @@ def _feature(section: Section, column: Column, view: Mapping[str, _Written], gra
             allowed="numbers, booleans, texts",
             hint="remove it; a range is an expectation, e.g. `ExpectColumnMaxToBeBetween`",
         )
-    top = own.values.get("top_values", False)
-    if not isinstance(top, bool):
-        own.report("top_values", "is neither true nor false", allowed="true, false")
-    elif top and not (column.type in (ColumnType.VARCHAR, ColumnType.BOOLEAN) or _is_integer(column.type)):
+    top = _yes(own, "top_values")
+    if top and not (column.type in (ColumnType.VARCHAR, ColumnType.BOOLEAN) or _is_integer(column.type)):
         own.report("top_values", f"cannot be kept of {column.type.value.lower()}", allowed="texts, integers, booleans")
     return FeatureRules(
         nulls=_rule("nulls", grain, nulls, view["nulls"]),
         drift=_rule("drift", grain, drift, view["drift"]) if has_distribution(column.type) else None,
-        top_values=top is True,
+        top_values=top,
     )
+
+
+def _yes(section: Section, key: str) -> bool:
+    """A switch that is off unless it is declared."""
+    value = section.values.get(key, False)
+    if not isinstance(value, bool):
+        section.report(key, "is neither true nor false", allowed="true, false")
+    return value is True
 
 
 def _is_integer(type_: FeatureType) -> bool:

@@ -46,15 +46,20 @@ class Measured:
     reads: tuple[SourceRead, ...] = ()
     """The same per source, and how far back the batch reaches in it."""
 
+    @property
+    def has_input(self) -> bool:
+        """Whether each source had rows before the partition's end; False also if that is not known."""
+        return bool(self.reads) and all(read.watermark is not None for read in self.reads)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckOutcome:
-    """What one check said of a batch: a dbt data test or an expectation."""
+    """What one check said of a batch."""
 
     batch_id: str
     check: str
     kind: str
-    """`data_test`, `expectation` or `contract`."""
+    """`contract`, `profile`, `data_test` or `expectation`."""
     passed: bool
     blocking: bool
     detail: Mapping[str, Any] = field(default_factory=dict)

@@ -88,6 +88,8 @@ class QualityRules:
     """The default suite of a view. None: switched off."""
 
     volume: Rule | None = None
+    allow_empty: bool = False
+    """Whether a batch may have no rows although there was something to make rows of."""
     features: Mapping[str, FeatureRules] = field(default_factory=dict)
     """By feature, in declared order."""
 

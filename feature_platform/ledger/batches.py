@@ -304,14 +304,16 @@ class BatchLedger(LedgerConnection):
         )
         return tuple(sorted(map(read_history, histories), key=lambda history: history.batch.partition.start))
 
-    def check_counts(self, view_key: str) -> tuple[int, int]:
-        """How many checks of a view's batches have spoken, and how many of them failed."""
+    def check_counts(self, view_key: str) -> tuple[int, int, int]:
+        """How many checks of a view's batches passed, warned, and failed so that nothing was published."""
         rows = self._fetch(
-            "select count(*), count(*) filter (where not passed) from batch_checks join batches using (batch_id)"
-            " where view = %s",
+            "select count(*) filter (where passed), count(*) filter (where not passed and not blocking),"
+            " count(*) filter (where not passed and blocking)"
+            " from batch_checks join batches using (batch_id) where view = %s",
             (view_key,),
         )
-        return int(rows[0][0]), int(rows[0][1])
+        passed, warned, failed = rows[0]
+        return int(passed), int(warned), int(failed)
 
 
 _PUBLISHABLE = """

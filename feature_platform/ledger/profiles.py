@@ -61,6 +61,13 @@ class ProfileLedger(LedgerConnection):
         """The active batches of the partitions that start at these instants, newest first."""
         return self._past(" and b.partition_start = any(%s)", ([*starts],), view_key, with_features=with_features)
 
+    def first_with_rows(self, view_key: str) -> datetime | None:
+        """The start of the first partition with a published batch that has rows; None: there is none."""
+        start: datetime | None = self._fetch_value(
+            "select min(partition_start) from published_batches where view = %s and row_count > 0", (view_key,)
+        )
+        return start
+
     def past_of_training_set(self, key: str, view_key: str, *, limit: int) -> tuple[PastBatch, ...] | None:
         """Batches of a view that a kept training set was made of, evenly spread over time; None: no such set is kept.
 

@@ -246,7 +246,8 @@ def _profile(run: _Run, lake: duckdb.DuckDBPyConnection, measured: Sequence[Meas
         profiles = profile_batches(run.view, lake, run.batches, rows=rows)
     run.ledger.record_profiles(profiles, seconds=time.perf_counter() - began)
     earlier = load_earlier(run.ledger, run.view, run.batches, profiles)
-    return judge_profiles(run.view, run.batches, profiles, earlier)
+    with_input = {one.batch_id for one in measured if one.has_input}
+    return judge_profiles(run.view, run.batches, profiles, earlier, with_input=with_input)
 
 
 def _dbt(run: _Run, *command: str) -> dbt_run.Invocation:

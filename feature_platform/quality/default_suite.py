@@ -2,12 +2,13 @@
 
 Rule: no row is read again. `batch_contract` says what the rows were held to while they were written; the others compare
 the profile with those of earlier batches, and are silent, which counts as passed and says so, while there are too few
-of them. A declared training set that is not kept is a failure.
+of them. A declared training set that is not kept is a failure, and so is a batch without rows that had something to be
+made of, unless the view allows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.profile import BatchProfile
 from feature_platform.domain.quality_rules import Rule
 from feature_platform.quality.earlier import Earlier
+from feature_platform.quality.rules import allows_empty
 from feature_platform.quality.usual import (
     DRIFT_FROM_ROWS,
     Comparison,
@@ -29,7 +31,8 @@ CONTRACT, VOLUME, NULLS, DRIFT = "batch_contract", "batch_volume", "feature_null
 
 def suite_of(view: FeatureView) -> dict[str, tuple[str, bool]]:
     """The suite's checks of a view: what each is about, and whether it may block."""
-    found = {CONTRACT: ("keys are neither null nor repeated, event_timestamp lies in the batch's partition", True)}
+    kept = "keys are neither null nor repeated, event_timestamp lies in the batch's partition"
+    found = {CONTRACT: (kept if allows_empty(view) else f"{kept}; not empty", True)}
     if (volume := view.quality.volume) is not None:
         found[VOLUME] = (f"rows beside earlier batches ({volume.reference})", volume.blocks)
     features = view.quality.features.values()
@@ -44,18 +47,33 @@ def suite_of(view: FeatureView) -> dict[str, tuple[str, bool]]:
 
 
 def judge_profiles(
-    view: FeatureView, batches: Sequence[Batch], profiles: Sequence[BatchProfile], earlier: Earlier
+    view: FeatureView,
+    batches: Sequence[Batch],
+    profiles: Sequence[BatchProfile],
+    earlier: Earlier,
+    *,
+    with_input: Container[str] = (),
 ) -> tuple[CheckOutcome, ...]:
-    """What the suite says of each batch, batch by batch."""
+    """What the suite says of each batch, batch by batch.
+
+    Args:
+        view: their view.
+        batches: those of a run.
+        profiles: theirs, in the same order.
+        earlier: what they are compared with.
+        with_input: ids of batches each of whose sources had rows before the partition's end.
+    """
     return tuple(
         outcome
         for batch, profile in zip(batches, profiles, strict=True)
-        for outcome in _judge(view, batch, profile, earlier)
+        for outcome in (
+            _contract(batch, profile, _emptied(view, batch, profile, earlier, with_input)),
+            *_compared(view, batch, profile, earlier),
+        )
     )
 
 
-def _judge(view: FeatureView, batch: Batch, profile: BatchProfile, earlier: Earlier) -> Iterator[CheckOutcome]:
-    yield _contract(batch, profile)
+def _compared(view: FeatureView, batch: Batch, profile: BatchProfile, earlier: Earlier) -> Iterator[CheckOutcome]:
     if (volume := view.quality.volume) is not None:
         yield _volume(batch, profile, earlier, volume)
     for check, compare in ((NULLS, _missing), (DRIFT, _moved)):
@@ -74,14 +92,31 @@ def _judge(view: FeatureView, batch: Batch, profile: BatchProfile, earlier: Earl
             yield findings.outcome(batch, check)
 
 
-def _contract(batch: Batch, profile: BatchProfile) -> CheckOutcome:
-    """What dbt's write has refused already (feature_platform/dbt), with what the profile saw of it."""
+def _emptied(
+    view: FeatureView, batch: Batch, profile: BatchProfile, earlier: Earlier, with_input: Container[str]
+) -> str:
+    """Why a batch without rows is none to publish; nothing if it has rows, or may or must be without."""
+    if profile.row_count or allows_empty(view):
+        return ""
+    if earlier.rows_since is not None and earlier.rows_since < batch.partition.start:
+        why = "earlier partitions have rows"
+    elif batch.batch_id in with_input:
+        why = "each of its sources has rows"
+    else:
+        return ""
+    return f"the batch is empty, and {why}; if that is right, declare `quality: {{allow_empty: true}}`"
+
+
+def _contract(batch: Batch, profile: BatchProfile, emptied: str) -> CheckOutcome:
+    """What dbt's write has refused already (feature_platform/dbt), with what the profile saw of it; and emptiness."""
     start, end = batch.partition.start, batch.partition.end
     first, last = profile.first_event or end, profile.last_event or end
     detail: dict[str, Any] = {"rows": profile.row_count, "null_keys": sum(profile.key_nulls.values())}
     if profile.row_count:
         detail |= {"first_event": first.isoformat(), "last_event": last.isoformat()}
-    passed = not detail["null_keys"] and start < first and last <= end
+    if emptied:
+        detail["message"] = emptied
+    passed = not emptied and not detail["null_keys"] and start < first and last <= end
     return CheckOutcome(
         batch_id=batch.batch_id, check=CONTRACT, kind="contract", passed=passed, blocking=True, detail=detail
     )

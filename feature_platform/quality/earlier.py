@@ -33,6 +33,8 @@ class Earlier:
     """None: no such set is kept."""
     starts: Sequence[datetime] = ()
     """Sorted; of `profiles`."""
+    rows_since: datetime | None = None
+    """The start of the first partition that has rows; None: none has, or no batch of the run is empty."""
 
     def of(self, reference: Reference, start: datetime) -> tuple[BatchProfile, ...] | None:
         """What the partition that starts then is compared with, newest first; None: its training set does not exist."""
@@ -83,10 +85,19 @@ def load_earlier(
     return Earlier(
         profiles=found,
         starts=sorted(found),
+        rows_since=_rows_since(ledger, view, own),
         training_sets={
             key: None if past is None else tuple(one.profile for one in past) for key, past in pinned.items()
         },
     )
+
+
+def _rows_since(ledger: Ledger, view: FeatureView, own: Mapping[datetime, BatchProfile]) -> datetime | None:
+    """Asked only if it matters: when a batch of the run is empty."""
+    if all(profile.row_count for profile in own.values()):
+        return None
+    known = (ledger.first_with_rows(view.key), *(start for start, profile in own.items() if profile.row_count))
+    return min((start for start in known if start is not None), default=None)
 
 
 def _same_weekday(start: datetime, reference: Reference) -> tuple[datetime, ...]:

@@ -99,8 +99,8 @@ def float_columns_of(expectation: Expectation, view: FeatureView) -> tuple[str, 
 
 
 def allows_empty(view: FeatureView) -> bool:
-    """Whether the view says that a batch without rows is fine."""
-    return any(
+    """Whether the view says that a batch without rows is fine: `allow_empty`, or an expectation of 0 rows or more."""
+    return view.quality.allow_empty or any(
         expectation.type == _ROW_COUNT and expectation.arguments.get("min_value") == 0
         for expectation in view.expectations
     )

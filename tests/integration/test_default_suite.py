@@ -189,6 +189,28 @@ def test_rows_that_break_the_contract_never_pass(ledger):
     assert not verdicts(ledger, 0, replace(profile(), key_nulls={"carrier": 1}))["batch_contract"].passed
 
 
+def test_an_empty_batch_never_passes_unless_the_view_allows_it(ledger):
+    empty = replace(profile(rows=0), features={}, key_nulls={})
+
+    def contract(day: int, view=VIEW, *, has_input: bool = False):
+        batch = batch_of(day)
+        found = [replace(empty, batch_id=batch.batch_id, first_event=None, last_event=None)]
+        earlier = load_earlier(ledger, view, [batch], found)
+        said = judge_profiles(view, [batch], found, earlier, with_input={batch.batch_id} if has_input else ())
+        return said[0].passed, said[0].blocking, "allow_empty" in said[0].detail.get("message", "")
+
+    assert contract(3) == (True, True, False)  # nothing that rows could be made of
+    assert contract(3, has_input=True) == (False, True, True)
+    publish(ledger, {4: replace(empty), 5: profile()})
+    assert contract(5) == (True, True, False)  # later partitions say nothing of earlier ones
+    assert contract(6) == (False, True, True)
+    allowed = replace(VIEW, quality=replace(VIEW.quality, allow_empty=True))
+    assert contract(6, allowed, has_input=True) == (True, True, False)
+    assert ("not empty" in suite_of(VIEW)["batch_contract"][0]) is not (
+        "not empty" in suite_of(allowed)["batch_contract"][0]
+    )
+
+
 def test_severity_decides_block_or_warn(ledger):
     publish(ledger, {day: profile() for day in range(30)})
     strict = replace(RECENT, severity="error")

@@ -109,6 +109,19 @@ def test_a_partition_without_rows_is_a_batch_without_rows(platform, ledger):
     assert len(ledger.active_batches("user_activity@1")) == 1
 
 
+def test_a_partition_without_rows_is_not_published_unless_that_is_declared(platform, ledger):
+    platform.edit("user_activity.yml", "quality: {allow_empty: true}", "quality: {allow_empty: false}")
+    platform.deploy()
+    # before the first row of its source there is nothing to make rows of
+    assert platform.materialize("user_activity", "2024-01-01").row_count == 0
+    with pytest.raises(CheckFailedError, match=r"batch_contract on 2024-01-08: .* each of its sources has rows"):
+        platform.materialize("user_activity", "2024-01-08", run_id="bad")
+    assert [history.state for history in ledger.batches(run_id="bad")] == ["failed"]
+    with pytest.raises(CheckFailedError, match="earlier partitions have rows; if that is right, declare"):
+        platform.materialize("user_activity", "2024-01-04", "2024-01-08")
+    assert [batch.partition.key for batch in ledger.active_batches("user_activity@1")] == ["2024-01-01"]
+
+
 def test_hourly_view(platform):
     platform.materialize("user_pulse", "2024-01-03-09:00", "2024-01-03-10:00")
     assert platform.visible("user_pulse") == [

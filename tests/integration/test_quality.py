@@ -239,6 +239,14 @@ def test_an_exception_while_judging_is_a_failed_check(con, batch):
     assert fine_outcome.passed
 
 
+def test_a_missing_column_is_never_a_pass(con, batch):
+    with pytest.raises(InvalidDeclarationsError, match="names a column the view does not have"):
+        judge(view_with(expect("ExpectColumnMeanToBeBetween", column="dealy", min_value=0)), con, [batch])
+    con.execute("alter table lake.batches.carrier_delays_v1 drop column delay")
+    with pytest.raises(duckdb.BinderException, match="delay"):
+        judge(view_with(expect("ExpectColumnMeanToBeBetween", column="delay", min_value=0)), con, [batch])
+
+
 def test_bounds_on_timestamps_are_instants(con, batch):
     latest = expect("ExpectColumnMaxToBeBetween", column="event_timestamp", max_value="2026-03-01T23:59:59+00:00")
     (outcome,) = judge(view_with(latest), con, [batch])

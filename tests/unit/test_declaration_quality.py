@@ -30,6 +30,8 @@ def test_nothing_declared_is_a_suite_with_defaults():
     assert (mean.drift.reference.kind, mean.drift.tolerance) == ("recent", 0.25)
     assert (mean.nulls.reference.kind, mean.nulls.tolerance) == ("recent", 0.1)
     assert not mean.top_values
+    assert not found.allow_empty
+    assert suite({"allow_empty": True}).allow_empty
     assert len(found.rules) == 5
 
 
@@ -68,6 +70,7 @@ def test_months_have_no_weekday():
 def test_every_fault_is_found_at_once():
     assert problems(
         {
+            "allow_empty": "sometimes",
             "volumes": {},
             "volume": 7,
             "nulls": {"tolerance": 2},
@@ -86,6 +89,7 @@ def test_every_fault_is_found_at_once():
         ".drift.reference` names nothing to compare with",
         ".drift.severity` has no such value",
         ".features` has an unknown key",
+        ".allow_empty` is neither true nor false",
         ".features.flights_7d.drift.reference` names nothing to compare with",
         ".features.flights_7d.top_values` is neither true nor false",
         ".features.dep_delay_mean_7d.top_values` cannot be kept of double",

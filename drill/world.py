@@ -23,6 +23,7 @@ from drill.receivers import receiving
 from drill.running import Drill
 from drill.sources import Feed
 from drill.stack import CommandError, Stack
+from feature_platform.local import services, supervision
 from feature_platform.reference.clock import shift_weeks
 from feature_platform.reference.extract import parquet_file
 from feature_platform.reference.transform import SOURCES
@@ -132,7 +133,7 @@ def _reading(stack: Stack, keys: Path, record: Path) -> Iterator[None]:
 
 
 def fresh_directory(directory: Path) -> Path:
-    """The directory, empty.
+    """The directory, empty; what a drill that was killed has left running or mounted there is ended.
 
     Raises:
         CommandError: it holds something that no drill has made.
@@ -141,7 +142,17 @@ def fresh_directory(directory: Path) -> Path:
     if directory.exists():
         if not mark.exists() and any(directory.iterdir()):
             raise CommandError(f"{directory} is not empty and was not made by a drill; choose another")
+        _end_what_is_left(directory / "home")
         shutil.rmtree(directory)
     directory.mkdir(parents=True)
     mark.touch()
     return directory
+
+
+def _end_what_is_left(home: Path) -> None:
+    supervision.stop_dagster(home)
+    if (home / "connections.json").exists():
+        services.stop(home)
+    lake = home / "lake"
+    if lake.is_mount():
+        LakeDisk(directory=lake).unmount()

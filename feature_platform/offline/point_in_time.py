@@ -262,8 +262,12 @@ def read_label(join: ViewJoin, column: str) -> str:
     return f"cast(null as {join.valueless[column]})" if column in join.valueless else quote(column)
 
 
-def probes(join: ViewJoin) -> Statement:
-    """The labels as the join sees them: keys, the instant that decides what is visible, the newest one already dead."""
+def probes(join: ViewJoin, *, in_key_order: bool = False) -> Statement:
+    """The labels as the join sees them: keys, the instant that decides what is visible, the newest one already dead.
+
+    Built on in the order of their keys, labels lie in memory as the lake's files ask for them, which are sorted by key:
+    a quarter less CPU for the winners, the sorting included (10M and 100M rows x 1M labels; docs/reference/benchmarks.md).
+    """
     time = read_label(join, join.timestamp_column)
     seen = quote(join.as_of) if join.as_of else time
     columns = [LABEL_ID, *(f"{read_label(join, key)} as {quote(key)}" for key in join.keys)]
@@ -277,7 +281,8 @@ def probes(join: ViewJoin) -> Statement:
     if join.ttl is not None:
         columns.append(f"{time} - to_microseconds($ttl) as _dead_until")
         parameters["ttl"] = microseconds(join.ttl)
-    return Statement(sql=f"(select {', '.join(columns)} from {join.labels.sql})", parameters=parameters)
+    order = f" order by {', '.join(map(quote, join.keys))}" if in_key_order else ""
+    return Statement(sql=f"(select {', '.join(columns)} from {join.labels.sql}{order})", parameters=parameters)
 
 
 def same_keys(join: ViewJoin) -> str:
@@ -314,7 +319,7 @@ def winners_table(join: ViewJoin) -> str:
 
 def hash_winners(join: ViewJoin) -> Statement:
     """The winner's `event_timestamp` per label; builds on labels and streams the view."""
-    labels = probes(join)
+    labels = probes(join, in_key_order=True)
     return Statement(
         sql=f"create table {winners_table(join)} as select l.{LABEL_ID}, max(r.{EVENT_TIMESTAMP}) as {EVENT_TIMESTAMP}"
         f" from {join.rows.sql} as r join {labels.sql} as l on {same_keys(join)}"

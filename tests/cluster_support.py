@@ -85,6 +85,14 @@ class Cluster:
     def running(self) -> list[ClusterNode]:
         return [node for node in (*self.primaries, *self.replicas) if node.process is not None]
 
+    def revive(self, node: ClusterNode) -> None:
+        """Start a node again, and wait until it follows whoever took its place."""
+        node.start()
+        wait_until(self.is_whole)
+        for i, (primary, replica) in enumerate(zip(self.primaries, self.replicas, strict=True)):
+            if b"role:master" in replica.call("INFO", "replication"):
+                self.primaries[i], self.replicas[i] = replica, primary
+
     def is_whole(self) -> bool:
         """Whether all nodes agree on a primary and a replica that follows it for every slot."""
         maps = [
@@ -130,6 +138,19 @@ def _form(cluster: Cluster) -> None:
     for primary, replica in zip(cluster.primaries, cluster.replicas, strict=True):
         wait_until(lambda p=primary, r=replica: r.call("CLUSTER", "REPLICATE", p.cluster_id()))
     wait_until(cluster.is_whole)
+
+
+def migrate(
+    slot: int, source: ClusterNode, target: ClusterNode, cluster: Cluster, while_it_moves: Callable[[], None]
+) -> None:
+    """Move a slot key by key, as tools do."""
+    target.call("CLUSTER", "SETSLOT", slot, "IMPORTING", source.cluster_id())
+    source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", target.cluster_id())
+    for key in source.call("CLUSTER", "GETKEYSINSLOT", slot, 1000):
+        source.call("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
+    while_it_moves()  # the keys are not where the slot is: ASK
+    for node in (target, source, *cluster.primaries):
+        node.call("CLUSTER", "SETSLOT", slot, "NODE", target.cluster_id())
 
 
 def wait_until(ready: Callable[[], object], seconds: float = 60.0) -> None:

@@ -16,9 +16,8 @@ from feature_platform.domain.serving_history import Sighting
 from feature_platform.errors import StoreUnavailableError
 from feature_platform.ledger import Ledger
 from feature_platform.observability.kinds import Problem, problem_of_platform
-from feature_platform.online import functions
-from feature_platform.online.connection import Connection
-from feature_platform.online.settings import ValkeyAddress
+from feature_platform.online.keys import VIEWS
+from feature_platform.online.writable import open_store
 
 TIMEOUT_SECONDS = 10.0
 
@@ -46,8 +45,8 @@ def look_at_store(ledger: Ledger, registry: FeatureRegistry, *, store: str, valk
     if not views:
         return None
     asked = ledger.ask()
-    with closing(Connection(ValkeyAddress.parse(valkey_url), TIMEOUT_SECONDS)) as connection:
-        look = functions.probe(connection, views)
+    with closing(open_store(valkey_url, TIMEOUT_SECONDS)) as online:
+        look = online.probe(views)
     seen = {
         view: Sighting(nonce=held[0], position=held[1]) if held else Sighting(nonce=None, position=0)
         for view, held in look.positions.items()
@@ -73,8 +72,9 @@ def find_unreachable(registry: FeatureRegistry, stores: Mapping[str, str]) -> It
 def _silence(valkey_url: str) -> StoreUnavailableError | None:
     """Why a store does not answer; None if it does."""
     try:
-        with closing(Connection(ValkeyAddress.parse(valkey_url), TIMEOUT_SECONDS)) as connection:
-            connection.call("PING")
+        with closing(open_store(valkey_url, TIMEOUT_SECONDS)) as online:
+            online.call("EXISTS", VIEWS)
+            online.probe(())  # of a cluster, every primary
     except StoreUnavailableError as error:
         return error
     return None

@@ -22,12 +22,13 @@ from feature_platform.domain.feature_service import FLAG_ALL, FeatureService, Re
 from feature_platform.domain.types import FeatureType
 from feature_platform.errors import CorruptValueError, RequestError, UnknownNameError, chosen_from
 from feature_platform.online.codec import Layout, columns_from_json
-from feature_platform.online.connection import Command, Connection
+from feature_platform.online.connection import Command
 from feature_platform.online.keys import LAYOUTS, SERVICES, VIEWS
 
 if TYPE_CHECKING:
     # ten records that a client does not need, and pays for at import
     from feature_platform.domain.feature_view import FeatureView
+    from feature_platform.online.writable import DocumentStore
 
 Key = TypeVar("Key")
 Document = TypeVar("Document")
@@ -214,7 +215,7 @@ def layout_command(document: ViewDocument) -> Command:
 
 
 def publish(
-    connection: Connection,
+    store: DocumentStore,
     views: Iterable[ViewDocument],
     services: Iterable[FeatureService],
     *,
@@ -225,7 +226,7 @@ def publish(
     Documents of views that are no longer declared stay, so that a client can still read what it was written for.
 
     Args:
-        connection: to the store.
+        store: where to.
         views: documents of all view versions served online.
         services: all services.
         only_missing: leave documents alone that are there: what a sync does with a store that lost its data, since
@@ -237,28 +238,28 @@ def publish(
     documents = tuple(views)
     declared = {service.name: _service_json(service) for service in services}
     verb = "HSETNX" if only_missing else "HSET"
-    commands: list[Command] = [("MULTI",)]
-    commands += [layout_command(document) for document in documents]
+    commands = [layout_command(document) for document in documents]
     commands += [(verb, VIEWS, document.key, document.to_json()) for document in documents]
     commands += [(verb, SERVICES, name, text) for name, text in declared.items()]
     if not only_missing:
-        names = {name.decode() for name in connection.call("HKEYS", SERVICES)}
+        names = {name.decode() for name in store.call("HKEYS", SERVICES)}
         commands += [("HDEL", SERVICES, name) for name in sorted(names - declared.keys())]
-        commands += _no_longer_latest(connection, documents)
-    connection.pipeline([*commands, ("EXEC",)])
+        commands += _no_longer_latest(store, documents)
+    if commands:
+        store.transaction(commands)
 
 
 DOCUMENTS: tuple[str, ...] = (VIEWS, SERVICES, LAYOUTS)
 """The hashes that hold all documents, in the order in which `parse` wants them."""
 
 
-def load(connection: Connection) -> Catalog:
+def load(store: DocumentStore) -> Catalog:
     """All documents, in one round trip.
 
     Raises:
         FeaturePlatformError: the store cannot be reached or refused.
     """
-    return parse(connection.pipeline([("HGETALL", key) for key in DOCUMENTS]))
+    return parse(store.pipeline([("HGETALL", key) for key in DOCUMENTS]))
 
 
 def parse(replies: Sequence[Sequence[bytes]]) -> Catalog:
@@ -292,11 +293,11 @@ def _read_all(
             unreadable[key.decode("utf-8", "replace")] = f"{type(error).__name__}: {error}"
 
 
-def _no_longer_latest(connection: Connection, documents: Iterable[ViewDocument]) -> list[Command]:
+def _no_longer_latest(store: DocumentStore, documents: Iterable[ViewDocument]) -> list[Command]:
     """A version that left the declarations must not stay the one that its bare name means."""
     current = {document.key for document in documents}
     names = {document.name for document in documents}
-    flat = connection.call("HGETALL", VIEWS)
+    flat = store.call("HGETALL", VIEWS)
     commands: list[Command] = []
     for key, text in zip(flat[::2], flat[1::2], strict=True):
         if key.decode() in current or key.decode().partition("@")[0] not in names:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import libvalkey
 
 from feature_platform.errors import StoreUnavailableError
-from feature_platform.online.connection import ClosedByServerError, raise_if_error
+from feature_platform.online.connection import ClosedByServerError, Command, raise_if_error
 from feature_platform.online.exchange import Call, Pause, Routed, Steps
 from feature_platform.online.settings import ValkeyAddress
 from feature_platform.online.slots import SlotMap, group_by, key_slot, parse_redirection, parse_slots
@@ -68,6 +68,48 @@ class Cluster:
         frames = [libvalkey.pack_command(tuple(command)) for _, command in commands]
         return (yield from self._route([key_slot(key) for key, _ in commands], frames, reading=False))
 
+    def owners(self) -> Steps[tuple[str, ...]]:
+        """The primary of each slot, as far as the cluster has one; else an empty text."""
+        last: StoreUnavailableError | None = None
+        pauses = _pauses()
+        while self._map is None or self._suspect:
+            last = (yield from self._learn(set())) or last
+            if (self._map is None or self._suspect) and not (yield Pause(next(pauses))):
+                raise last or self._too_late()
+        return tuple(shard.primary if shard else "" for shard in self._map.shards)
+
+    def suspect(self) -> None:
+        """Ask for the map again before the next use: a node did not answer, or had lost its part."""
+        self._suspect = True
+
+    def on_primaries(self, commands: Sequence[Command]) -> Steps[dict[str, list[Any]]]:
+        """The replies of every primary to these commands, errors included. A primary that fails is waited for."""
+        payload = b"".join(libvalkey.pack_command(tuple(command)) for command in commands)
+        found: dict[str, list[Any]] = {}
+        pauses = _pauses()
+        while True:
+            owners = yield from self.owners()
+            primaries = sorted({node for node in owners if node})
+            missing = [node for node in primaries if node not in found]
+            if not missing:
+                return {node: found[node] for node in primaries}
+            outcomes = yield tuple(Call(node, payload, len(commands)) for node in missing)
+            last: StoreUnavailableError | None = None
+            for node, outcome in zip(missing, outcomes, strict=True):
+                if isinstance(outcome, StoreUnavailableError):
+                    last, self._suspect = outcome, True
+                else:
+                    found[node] = outcome
+            if last is not None and not (yield Pause(next(pauses))):
+                raise last
+
+    def _too_late(self) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"the cluster at {', '.join(self._seeds)} did not answer in time",
+            found="redirections, or slots that no node serves",
+            hint="check the cluster (`CLUSTER INFO`); the same call may succeed later",
+        )
+
     def _route(self, slots: Sequence[int], frames: Sequence[bytes], *, reading: bool) -> Steps[list[Any]]:
         found: list[Any] = [None] * len(frames)
         pending: Sequence[int] = range(len(frames))
@@ -108,11 +150,7 @@ class Cluster:
                 failed.clear()
                 if not (yield Pause(next(pauses))):
                     break
-        raise last or StoreUnavailableError(
-            f"the cluster at {', '.join(self._seeds)} did not answer in time",
-            found="redirections, or slots that no node serves",
-            hint="check the cluster (`CLUSTER INFO`); the same call may succeed later",
-        )
+        raise last or self._too_late()
 
     def _take(
         self, node: str, items: list[int], outcome: list[Any], asked: dict[int, str], found: list[Any]

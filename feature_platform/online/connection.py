@@ -87,7 +87,15 @@ class Connection:
             raise_if_error(reply, self.address)
         return replies
 
-    def begin(self, frames: bytes, seconds: float) -> None:
+    def transaction(self, commands: Iterable[Command]) -> None:
+        """Run several commands at one instant.
+
+        Raises:
+            FeaturePlatformError: the server refused one of them, or cannot be reached.
+        """
+        self.pipeline([("MULTI",), *commands, ("EXEC",)])
+
+    def start(self, frames: bytes, seconds: float) -> None:
         """Send commands that must be answered within so many seconds; `finish` takes the replies.
 
         Raises:
@@ -109,7 +117,7 @@ class Connection:
             self._wait_at_most(deadline - time.monotonic())
 
     def finish(self, count: int, deadline: float) -> list[Any]:
-        """The replies to what was begun; errors that the server reported are among them, not raised.
+        """The replies to what was started; errors that the server reported are among them, not raised.
 
         Raises:
             StoreUnavailableError: the server went away, or the deadline (of `time.monotonic`) passed.

@@ -17,12 +17,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from feature_platform.errors import ConfigurationError, FeaturePlatformError, RequestError, StoreUnavailableError
-from feature_platform.online.connection import Command, Connection
+from feature_platform.online.connection import Command
 from feature_platform.online.keys import PREFIX
 from feature_platform.online.log_format import CLIENT_BYTES, LogEntry, LoggedView, text_bytes
+
+if TYPE_CHECKING:
+    from feature_platform.online.writable import DocumentStore
 
 STREAM: Final = PREFIX + "log"
 FIELD: Final = "e"
@@ -214,6 +217,6 @@ class FeatureLog:
             yield ("XADD", STREAM, "MAXLEN", "~", self._settings.stream_entries, "*", FIELD, entry.encode())
 
 
-def waiting_entries(connection: Connection) -> int:
+def waiting_entries(store: DocumentStore) -> int:
     """How many requests lie in the store, to be drained."""
-    return int(connection.call("XLEN", STREAM))
+    return int(store.call("XLEN", STREAM))

@@ -120,6 +120,72 @@ local function note(keys, args)
     return 1
 end
 
+-- In a cluster. ARGV: how many keys, the keys, then what the function takes besides. The keys lie in many slots of one
+-- node, so none of them is declared; the first that is another node's ends the call, and what came before it stays.
+-- Whoever must be redirected declares one key as well.
+local function undeclared(callback)
+    return function(_, args)
+        local count = tonumber(args[1])
+        local keys, rest = {}, {}
+        for i = 1, count do keys[i] = args[1 + i] end
+        for i = count + 2, #args do rest[#rest + 1] = args[i] end
+        return callback(keys, rest)
+    end
+end
+
+-- A slot's entry for a view: nonce, position, and the shard that held the slot when it was made.
+local function slot_entry(key, view)
+    local held = server.call('HGET', key, view)
+    if not held then return nil end
+    return string.match(held, '^(%x+) (%d+) (%x+)$')
+end
+
+local function shard()
+    return string.sub(server.call('CLUSTER', 'MYSHARDID'), 1, 16)
+end
+
+-- KEYS: of slots. ARGV: the view, a fresh nonce for slots without an entry and for those that came from another shard.
+-- Returns {the server's run id, nonce and position of each slot}.
+local function begin_slots(keys, args)
+    local mine, answer = shard(), {server_run_id()}
+    for _, key in ipairs(keys) do
+        local nonce, position, holder = slot_entry(key, args[1])
+        if holder ~= mine then
+            nonce, position = args[2], '0'
+            server.call('HSET', key, args[1], nonce .. ' 0 ' .. mine)
+        end
+        answer[#answer + 1] = nonce
+        answer[#answer + 1] = position
+    end
+    return answer
+end
+
+-- KEYS: of slots. ARGV: the view, the position reached, the run id that begin_slots() returned, and the nonces.
+-- Returns how many slots are no longer what begin_slots() met; they stay where they are.
+local function advance_slots(keys, args)
+    local mine, is_same, refused = shard(), server_run_id() == args[3], 0
+    for i, key in ipairs(keys) do
+        -- read first: a key that lies elsewhere is to be asked for there, not refused here
+        local nonce, position, holder = slot_entry(key, args[1])
+        if not is_same or nonce ~= args[3 + i] or holder ~= mine then
+            refused = refused + 1
+        elseif tonumber(args[2]) > tonumber(position) then
+            server.call('HSET', key, args[1], nonce .. ' ' .. args[2] .. ' ' .. mine)
+        end
+    end
+    return refused
+end
+
+local function register_undeclared(name, callback)
+    server.register_function{
+        function_name = name, callback = undeclared(callback), flags = {'allow-cross-slot-keys'}
+    }
+end
+
+register_undeclared('fp_scatter_write_HASH', write)
+register_undeclared('fp_scatter_push_HASH', push)
+register_undeclared('fp_begin_slots_HASH', begin_slots)
+register_undeclared('fp_advance_slots_HASH', advance_slots)
 server.register_function('fp_write_HASH', write)
 server.register_function('fp_push_HASH', push)
 server.register_function('fp_begin_HASH', begin)

@@ -32,6 +32,25 @@ class StorePosition:
     progress: str = ""
     """How far a plan got that did not end (`note`)."""
 
+    @property
+    def furthest(self) -> int:
+        """The greatest position of a part."""
+        return self.position
+
+    @property
+    def parts(self) -> tuple[PositionPart, ...]:
+        """Parts of the store that are at different positions, the one furthest behind first."""
+        return (PositionPart(position=self.position),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PositionPart:
+    """Part of a store, and how far it holds a view."""
+
+    position: int
+    slots: bytes | None = None
+    """A byte per slot of a cluster, 1 for those of the part; None: the whole store."""
+
 
 @cache
 def library() -> tuple[str, str]:
@@ -50,19 +69,33 @@ def load(connection: Connection) -> None:
     _, text = library()
     connection.send(libvalkey.pack_command(("FUNCTION", "LOAD", text)))
     reply = connection.receive()
-    # the name contains the hash of the text, so a library of that name is this one
-    if not (isinstance(reply, libvalkey.ReplyError) and "already exists" in str(reply)):
+    if not was_loaded(reply):
         raise_if_error(reply, connection.address)
+
+
+def was_loaded(reply: object) -> bool:
+    """Whether a refusal to load says that the functions are there: their name contains the hash of the text."""
+    return isinstance(reply, libvalkey.ReplyError) and "already exists" in str(reply)
+
+
+def is_missing(reply: object) -> bool:
+    """Whether a refused call says that the functions are not loaded."""
+    return isinstance(reply, libvalkey.ReplyError) and "Function not found" in str(reply)
+
+
+def name_of(function: str) -> str:
+    """The name under which the store knows a function."""
+    return f"fp_{function}_{library()[0]}"
 
 
 def write_name() -> str:
     """Name of the function that writes rows."""
-    return f"fp_write_{library()[0]}"
+    return name_of("write")
 
 
 def push_name() -> str:
     """Name of the function that writes pushed rows."""
-    return f"fp_push_{library()[0]}"
+    return name_of("push")
 
 
 def begin_pushes(connection: Connection, view: str) -> StorePosition:
@@ -141,10 +174,10 @@ def probe(connection: Connection, views: Iterable[str]) -> StoreLook:
 
 
 def _call(connection: Connection, name: str, key: str, *arguments: str | int) -> Any:
-    command = libvalkey.pack_command(("FCALL", f"fp_{name}_{library()[0]}", 1, key, *arguments))
+    command = libvalkey.pack_command(("FCALL", name_of(name), 1, key, *arguments))
     connection.send(command)
     reply = connection.receive()
-    if isinstance(reply, libvalkey.ReplyError) and "Function not found" in str(reply):
+    if is_missing(reply):
         load(connection)
         connection.send(command)
         reply = connection.receive()

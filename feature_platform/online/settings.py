@@ -63,7 +63,7 @@ class ValkeyAddress:
                 "this needs the address of one server, and the URL names a cluster",
                 found=f"scheme {parts.scheme}",
                 allowed=_FORMS,
-                hint="clients read from a cluster; writing to one is not supported yet",
+                hint="name one server here",
             )
         if unknown := query.keys() - {"db", "ssl_ca_certs"}:
             raise _malformed(f"query parameter {', '.join(sorted(unknown))}")

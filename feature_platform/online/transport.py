@@ -71,7 +71,7 @@ class Transport:
         except StoreUnavailableError as error:
             return error
         try:
-            connection.begin(payload, limit - time.monotonic())
+            connection.start(payload, limit - time.monotonic())
             replies = connection.finish(count, limit)
         except StoreUnavailableError as error:
             connection.close()
@@ -93,7 +93,7 @@ class Transport:
                 try:
                     connection = self._take(node, limit)
                     under_way.append(connection)
-                    connection.begin(payload, limit - time.monotonic())
+                    connection.start(payload, limit - time.monotonic())
                     outcomes.append(connection)
                 except StoreUnavailableError as error:
                     self._forget(node, error)

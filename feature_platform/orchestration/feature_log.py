@@ -7,6 +7,7 @@ finds nothing logged starts no run.
 # no `from __future__ import annotations` here: Dagster compares the annotation of `context` with its class
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import dagster as dg
@@ -77,12 +78,11 @@ def build_feature_log_schedule(settings: Settings) -> dg.ScheduleDefinition:
     def due(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         # imported here: they load libvalkey
         from feature_platform.errors import StoreUnavailableError
-        from feature_platform.online.connection import Connection
         from feature_platform.online.feature_log import waiting_entries
-        from feature_platform.online.settings import ValkeyAddress
+        from feature_platform.online.writable import open_store
 
         try:
-            with Connection(ValkeyAddress.parse(settings.valkey_url), _TIMEOUT_SECONDS) as store:
+            with closing(open_store(settings.valkey_url, _TIMEOUT_SECONDS)) as store:
                 waiting = waiting_entries(store)
         except StoreUnavailableError as error:  # an answer about the store, and no failure of the schedule
             yield dg.SkipReason(str(error))

@@ -26,11 +26,10 @@ from feature_platform.lake.tables import transaction
 from feature_platform.ledger import Ledger, deployment_lock, drain_lock
 from feature_platform.online import FeatureStatus, catalog
 from feature_platform.online.codec import decode_prefix, layout_id_of
-from feature_platform.online.connection import Connection
 from feature_platform.online.decoding import decode
 from feature_platform.online.feature_log import STREAM
 from feature_platform.online.log_format import LogEntry, LoggedView
-from feature_platform.online.settings import ValkeyAddress
+from feature_platform.online.writable import DocumentStore, open_store
 from feature_platform.settings import Settings
 
 ENTRIES_PER_PAGE: Final = 100
@@ -103,7 +102,7 @@ def drain(settings: Settings, *, progress: Callable[[int, int], None] = lambda _
         deployment_lock(ledger.connection, exclusive=False),
         drain_lock(ledger.connection, settings.store),
         closing(connect(settings)) as lake,
-        closing(Connection(ValkeyAddress.parse(settings.valkey_url), _TIMEOUT_SECONDS)) as store,
+        closing(open_store(settings.valkey_url, _TIMEOUT_SECONDS)) as store,
     ):
         after, added_before = _mark(lake, settings.store)
         head = _head(store)
@@ -148,7 +147,7 @@ def _mark(lake: duckdb.DuckDBPyConnection, store: str) -> tuple[StreamId, int]:
     return ((found[0], found[1]), found[2]) if found else (_BEGINNING, 0)
 
 
-def _head(store: Connection) -> tuple[StreamId, int, int] | None:
+def _head(store: DocumentStore) -> tuple[StreamId, int, int] | None:
     """Id of the last entry, entries ever added, entries there now: as of one instant. None if nothing was logged."""
     if not store.call("EXISTS", STREAM):
         return None
@@ -165,7 +164,7 @@ def _parse_id(text: bytes) -> StreamId:
 class _Reader:
     """Reads the stream, and decodes what is in it by the store's own documents."""
 
-    def __init__(self, name: str, store: Connection) -> None:
+    def __init__(self, name: str, store: DocumentStore) -> None:
         self._name = name
         self._store = store
         self._catalog = catalog.load(store)

@@ -22,8 +22,7 @@ from feature_platform.lake.failures import lake_errors
 from feature_platform.lake.sql import BATCHES_SCHEMA, PUSHED_SCHEMA, qualified
 from feature_platform.ledger import Ledger
 from feature_platform.online import keys
-from feature_platform.online.connection import Connection
-from feature_platform.online.settings import ValkeyAddress
+from feature_platform.online.writable import WritableStore, open_store
 from feature_platform.settings import Settings
 from feature_platform.sync.encoding import row_keys
 from feature_platform.sync.plan import typed
@@ -93,22 +92,20 @@ def drop(
         )
     with Ledger.connect(settings.ledger_url) as ledger:
         deployed = _deployed(ledger, view)
-    with closing(Connection(ValkeyAddress.parse(settings.valkey_url), _TIMEOUT_SECONDS)) as connection:
-        layouts = [
-            field for field in connection.call("HKEYS", keys.LAYOUTS) if field.decode().rpartition(":")[0] == view
-        ]
-        connection.call("DEL", keys.position_key(view), keys.push_position_key(view))
-        connection.call("HDEL", keys.VIEWS, view)
+    with closing(open_store(settings.valkey_url, _TIMEOUT_SECONDS)) as store:
+        layouts = [field for field in store.call("HKEYS", keys.LAYOUTS) if field.decode().rpartition(":")[0] == view]
+        store.forget(view)
+        store.call("HDEL", keys.VIEWS, view)
         if layouts:
-            connection.call("HDEL", keys.LAYOUTS, *layouts)
+            store.call("HDEL", keys.LAYOUTS, *layouts)
         rows, seen = 0, 0
         for names in _known_keys(settings, deployed):
-            rows += connection.call("UNLINK", *names, *map(keys.push_key, names))
+            rows += store.remove([*names, *map(keys.push_key, names)])
             seen += len(names)
             if progress:
                 progress(seen)
         if scan:
-            rows += _scan(connection, view)
+            rows += _scan(store, view)
     return DropResult(view=view, store=settings.store, rows=rows)
 
 
@@ -152,10 +149,5 @@ def _known_keys(settings: Settings, view: _Deployed) -> Iterator[list[bytes]]:
                 yield names[first : first + KEYS_PER_CALL]
 
 
-def _scan(connection: Connection, view: str) -> int:
-    pattern, cursor, rows = keys.row_key(view, b"*") + b"*", b"0", 0
-    while True:
-        cursor, names = connection.call("SCAN", cursor, "MATCH", pattern, "COUNT", KEYS_PER_CALL)
-        rows += connection.call("UNLINK", *names) if names else 0
-        if cursor == b"0":
-            return rows
+def _scan(store: WritableStore, view: str) -> int:
+    return sum(store.remove(names) for names in store.pages(keys.row_key(view, b"*") + b"*", KEYS_PER_CALL))

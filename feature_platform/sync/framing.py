@@ -1,7 +1,8 @@
 """Commands for the wire, columns at a time: no Python per row.
 
-Rule: each command names one key, so it can be sent to whatever node owns it; only where the server is alone do calls
-carry many (`get`, `call`). What the commands may do to a value: docs/reference/online-format.md.
+Rule: each command names one key, so it can be sent to whatever node owns it; calls carry many only where the server is
+alone (`get`, `call`), or where none is declared (`sync.scattering`). What the commands may do to a value:
+docs/reference/online-format.md.
 """
 
 from __future__ import annotations
@@ -52,10 +53,13 @@ def get(rows: Encoded, *, per_call: int = KEYS_PER_GET) -> tuple[bytes, int]:
     return _calls(_joined_array(*_bulk(rows.keys)), per_call, lambda count: f"*{count + 1}\r\n$4\r\nMGET\r\n")
 
 
-def call(rows: Encoded, *, name: str | None = None, per_call: int = KEYS_PER_CALL) -> tuple[bytes, int]:
+def call(
+    rows: Encoded, *, name: str | None = None, per_call: int = KEYS_PER_CALL, declared: bool = True
+) -> tuple[bytes, int]:
     """Calls of a server's function (default: the one that writes rows), and how many replies that makes.
 
-    Keys come first, then value and instant of each.
+    Keys come first, then value and instant of each. On a cluster they lie in several slots, so none is declared: what
+    was the number of keys is an argument then, behind the number 0.
     """
     name = name or write_name()
     data, starts = _buffers(_joined_array(*_bulk(rows.keys)))
@@ -64,7 +68,9 @@ def call(rows: Encoded, *, name: str | None = None, per_call: int = KEYS_PER_CAL
     for first in range(0, len(rows), per_call):
         last = min(first + per_call, len(rows))
         count = str(last - first)
-        header = f"*{3 + 3 * (last - first)}\r\n$5\r\nFCALL\r\n${len(name)}\r\n{name}\r\n${len(count)}\r\n{count}\r\n"
+        words = 3 + 3 * (last - first) + (not declared)
+        none = "" if declared else "$1\r\n0\r\n"
+        header = f"*{words}\r\n$5\r\nFCALL\r\n${len(name)}\r\n{name}\r\n{none}${len(count)}\r\n{count}\r\n"
         parts += (
             header.encode(),
             data[starts[first] : starts[last]],

@@ -9,10 +9,9 @@ from contextlib import closing
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.feature_view import FeatureView, OnlineTier
-from feature_platform.online import catalog, functions, keys
+from feature_platform.online import catalog, keys
 from feature_platform.online.catalog import ViewDocument
-from feature_platform.online.connection import Connection
-from feature_platform.online.settings import ValkeyAddress
+from feature_platform.online.writable import WritableStore, open_store
 
 TIMEOUT_SECONDS = 10.0
 
@@ -23,22 +22,22 @@ def publish_schemas(valkey_url: str, registry: FeatureRegistry) -> None:
     Raises:
         FeaturePlatformError: the store cannot be reached or refused.
     """
-    with closing(Connection(ValkeyAddress.parse(valkey_url), TIMEOUT_SECONDS)) as connection:
-        functions.load(connection)
-        catalog.publish(connection, _documents(registry), registry.services.values())
+    with closing(open_store(valkey_url, TIMEOUT_SECONDS)) as store:
+        store.load_functions()
+        catalog.publish(store, _documents(registry), registry.services.values())
 
 
-def ensure_published(connection: Connection, registry: FeatureRegistry, view: FeatureView) -> None:
+def ensure_published(store: WritableStore, registry: FeatureRegistry, view: FeatureView) -> None:
     """Make a view's rows readable before the first of them is written.
 
     Raises:
         FeaturePlatformError: the store cannot be reached or refused.
     """
-    functions.load(connection)
+    store.load_functions()
     document = document_of(registry, view)
-    _, known = connection.pipeline([catalog.layout_command(document), ("HEXISTS", keys.VIEWS, view.key)])
+    _, known = store.pipeline([catalog.layout_command(document), ("HEXISTS", keys.VIEWS, view.key)])
     if not known:
-        catalog.publish(connection, _documents(registry), registry.services.values(), only_missing=True)
+        catalog.publish(store, _documents(registry), registry.services.values(), only_missing=True)
 
 
 def document_of(registry: FeatureRegistry, view: FeatureView) -> ViewDocument:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -28,65 +27,27 @@ from feature_platform.errors import (
 from feature_platform.lake import connect
 from feature_platform.lake.failures import lake_errors
 from feature_platform.ledger import Ledger
-from feature_platform.online import functions
 from feature_platform.online.codec import Layout
-from feature_platform.online.connection import Connection
-from feature_platform.online.settings import ValkeyAddress
+from feature_platform.online.functions import PositionPart, StorePosition
+from feature_platform.online.writable import WritableStore, open_store
 from feature_platform.settings import Settings
 from feature_platform.sync import plan as plans
 from feature_platform.sync.asserting import Assertion, assertions, newest_event
 from feature_platform.sync.deployed import refuse_older_declarations
+from feature_platform.sync.outcome import Counts, SyncResult, Written, and_then
 from feature_platform.sync.publishing import ensure_published
 from feature_platform.sync.push.replaying import replay, still_holds
 from feature_platform.sync.reading import first_row_of
 from feature_platform.sync.resuming import Notes, Unfinished
-from feature_platform.sync.writing import Way, Writers, Written
+from feature_platform.sync.writing import TIMEOUT_SECONDS, Writers, open_writer
 
 MAX_PLANS: Final = 5
 """How often a sync plans again when the store changes under it before it gives up."""
-TIMEOUT_SECONDS: Final = 30.0
 LAKE_MEMORY: Final = "200MB"
 """What DuckDB may hold of a sync's own connection; joins that need more are spilled to disk."""
 
 Progress = Callable[[int, int], None]
 """Called with the entities sent so far and the entities to assert."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SyncResult:
-    """What a sync did."""
-
-    view: str
-    store: str
-    from_position: int
-    to_position: int
-    entities: int
-    """Asserted: written + refused + those long dead and not there."""
-    written: int
-    tombstones: int
-    """Of the asserted entities, those that have no row."""
-    refused: int
-    """A later sync had been there."""
-    bytes: int
-    """Sent to the store."""
-    seconds: float
-    newest_event_timestamp: datetime | None
-    """Of all rows the store now serves of this view; None if there are none."""
-
-
-@dataclass(slots=True)
-class _Counts:
-    entities: int = 0
-    tombstones: int = 0
-    written: int = 0
-    refused: int = 0
-    bytes: int = 0
-
-    def add(self, done: Written) -> None:
-        self.entities += done.rows
-        self.written += done.written
-        self.refused += done.refused
-        self.bytes += done.bytes
 
 
 def sync(
@@ -126,25 +87,27 @@ def sync(
             f"feature view {view.key} is not served online", found="online: none", hint="declare `online: valkey`"
         )
     store = settings.store if store is None else store
-    address = ValkeyAddress.parse(settings.valkey_url)
-    with closing(Connection(address, TIMEOUT_SECONDS)) as connection, Ledger.connect(settings.ledger_url) as ledger:
+    with (
+        closing(open_store(settings.valkey_url, TIMEOUT_SECONDS)) as online,
+        Ledger.connect(settings.ledger_url) as ledger,
+    ):
         ledger.check_clock()
         resumed: SyncResult | None = None
         for _ in range(MAX_PLANS):
             # first of all: a store that loses its data from here on refuses to advance, so its documents are safe, too
             asked = ledger.ask()
-            begun = functions.begin(connection, view.key)
-            ensure_published(connection, registry, view)
-            pushes = replay(connection, ledger, view, store) if view.push else None
-            attempt = _Attempt(settings, view, store, ledger, connection, run_id=run_id, lake=lake, progress=progress)
+            begun = online.begin(view.key)
+            ensure_published(online, registry, view)
+            pushes = replay(online, ledger, view, store) if view.push else None
+            attempt = _Attempt(settings, view, store, ledger, online, run_id=run_id, lake=lake, progress=progress)
             result = attempt.run(begun, asked, rebuild=rebuild, pushes=pushes)
             if result is not None:
-                result = _and_then(resumed, result)
+                result = and_then(resumed, result)
                 if not attempt.resumes or ledger.head(view.key) == result.to_position:
                     return result
                 resumed = result
     raise StoreChangedError(
-        f"the online store at {address} changed during each of {MAX_PLANS} attempts to write {view.key}",
+        f"the online store at {online.name} changed during each of {MAX_PLANS} attempts to write {view.key}",
         hint="look for restarts, failovers or FLUSHALL; the next sync starts from what the store really holds",
     )
 
@@ -158,7 +121,7 @@ class _Attempt:
         view: FeatureView,
         store: str,
         ledger: Ledger,
-        connection: Connection,
+        online: WritableStore,
         *,
         run_id: str,
         lake: duckdb.DuckDBPyConnection | None,
@@ -168,7 +131,7 @@ class _Attempt:
         self._view = view
         self._store = store
         self._ledger = ledger
-        self._connection = connection
+        self._online = online
         self._run_id = run_id
         self._lake = lake
         self._progress = progress
@@ -179,20 +142,20 @@ class _Attempt:
 
     def run(
         self,
-        begun: functions.StorePosition,
+        begun: StorePosition,
         asked: Asked,
         *,
         rebuild: bool,
-        pushes: functions.StorePosition | None,
+        pushes: StorePosition | None,
     ) -> SyncResult | None:
         """The result, or None if the store changed meanwhile."""
         ledger, view = self._ledger, self._view
         head = ledger.head(view.key)
         # after the head was read: whatever it holds was computed by what is deployed now, or earlier
         refuse_older_declarations(view, ledger)
-        if begun.position > head:
+        if begun.furthest > head:
             raise LedgerConflictError(
-                f"the online store holds {view.key} as of position {begun.position}, this ledger ends at {head}",
+                f"the online store holds {view.key} as of position {begun.furthest}, this ledger ends at {head}",
                 hint="the store was written from another ledger: point FEATURE_PLATFORM_VALKEY_URL to a store of "
                 "this project, or empty that one",
             )
@@ -200,20 +163,15 @@ class _Attempt:
         left = None if rebuild else self._left(begun, head)
         if left is not None:
             self.resumes, head = True, left.to_position
-        _refuse_forgotten(view, ledger, begun.position, head)
+        parts = (PositionPart(position=0),) if rebuild else begun.parts
+        for part in begun.parts:
+            _refuse_forgotten(view, ledger, part.position, head)
         active = ledger.active_batches(view.key, at_position=head)
-        counts = _Counts()
+        counts = Counts()
         seen = Sighting(nonce=begun.nonce, position=begun.position)
         if start == head == ledger.synced_position(view.key, self._store):
             ledger.record_look(self._store, asked, {view.key: seen}, server_run_id=begun.server_run_id)
             return self._result(start, head, counts, self._newest_event(active))
-        plan = plans.plan_sync(
-            start,
-            head,
-            published=ledger.published_between(view.key, start, head),
-            superseded=ledger.superseded_between(view.key, start, head),
-            active=active,
-        )
         sync_id = ledger.begin_sync(
             view.key,
             self._store,
@@ -224,12 +182,14 @@ class _Attempt:
             asked=asked,
             seen=seen,
         )
-        newest = self._write(plan, counts, begun, left)
+        newest = self._newest_event(active)
+        for part in parts:
+            self._write(self._plan(part, head, active), counts, begun, part, left)
         asked = ledger.ask()
-        if not functions.advance(self._connection, view.key, begun, head):
+        if not self._online.advance(view.key, begun, head):
             return None
         # before the end is recorded, from which on the store's content counts as known
-        if pushes is not None and not still_holds(self._connection, view, pushes):
+        if pushes is not None and not still_holds(self._online, view, pushes):
             return None
         result = self._result(start, head, counts, newest)
         ledger.end_sync(
@@ -244,11 +204,12 @@ class _Attempt:
         )
         return result
 
-    def _left(self, begun: functions.StorePosition, head: int) -> Unfinished | None:
+    def _left(self, begun: StorePosition, head: int) -> Unfinished | None:
         """What a sync that was ended left of the plan that would be made now, or of a shorter one."""
         left = Unfinished.parse(begun.progress)
         if (
             left is None
+            or len(begun.parts) > 1
             or left.from_position != begun.position
             or not begun.position < left.to_position <= head
             or left.layout_id != self._layout.layout_id
@@ -265,31 +226,40 @@ class _Attempt:
             lake.execute(f"set memory_limit = '{LAKE_MEMORY}'")
             yield lake
 
-    def _write(
-        self, plan: plans.SyncPlan, counts: _Counts, begun: functions.StorePosition, left: Unfinished | None
-    ) -> datetime | None:
-        """Write all that the plan asserts; the newest event time of the state it reaches."""
-        if not plan.active and plan.touched is None:
-            return None
-        view, address = self._view, self._connection.address
-        writers = Writers(
-            lambda: Connection(address, TIMEOUT_SECONDS),
-            server_run_id=begun.server_run_id,
-            expires=view.ttl is not None,
-            # an empty store is filled; what is there is replaced, or, if it was written at this position, compared
-            way=Way.KNOWN if begun.position else Way.NEW,
+    def _plan(self, part: PositionPart, head: int, active: tuple[PublishedBatch, ...]) -> plans.SyncPlan:
+        """What brings a part of the store to a position."""
+        key, ledger = self._view.key, self._ledger
+        return plans.plan_sync(
+            part.position,
+            head,
+            published=ledger.published_between(key, part.position, head),
+            superseded=ledger.superseded_between(key, part.position, head),
+            active=active,
         )
+
+    def _write(
+        self,
+        plan: plans.SyncPlan,
+        counts: Counts,
+        begun: StorePosition,
+        part: PositionPart,
+        left: Unfinished | None,
+    ) -> None:
+        """Write all that the plan asserts of a part of the store."""
+        if plan.touched is None:
+            return
+        view = self._view
+        writers = Writers(open_writer(self._online, begun, part, expires=view.ttl is not None))
         with lake_errors(f"reading {view.key} for the online store"), self._open_lake() as lake:
-            notes, first_row = self._notes(lake, plan, begun, left)
+            notes, first_row = (None, 0) if part.slots else self._notes(lake, plan, begun, left)
             with closing(assertions(lake, view, plan, first_row=first_row)) as asserted, writers.running():
                 self._send(asserted, writers, counts, notes)
-            return newest_event(lake, view, plan)
 
     def _notes(
         self,
         lake: duckdb.DuckDBPyConnection,
         plan: plans.SyncPlan,
-        begun: functions.StorePosition,
+        begun: StorePosition,
         left: Unfinished | None,
     ) -> tuple[Notes | None, int]:
         """What follows how far the newest batch is written, and the number of its first row that is not."""
@@ -310,11 +280,11 @@ class _Attempt:
                 batch_id=batch_id,
                 next_row=next_row,
             )
-            functions.note(self._connection, self._view.key, begun, str(progress))
+            self._online.note(self._view.key, begun, str(progress))
 
         return Notes.start(first, note), first
 
-    def _send(self, asserted: Iterable[Assertion], writers: Writers, counts: _Counts, notes: Notes | None) -> None:
+    def _send(self, asserted: Iterable[Assertion], writers: Writers, counts: Counts, notes: Notes | None) -> None:
         total = 0
 
         def told(done: Written) -> None:
@@ -326,8 +296,7 @@ class _Attempt:
 
         for assertion in asserted:
             total = assertion.total
-            counts.tombstones += assertion.rows if assertion.absent else 0
-            for done in writers.put(assertion.encode, assertion.lines):
+            for done in writers.put(assertion.encode, assertion.lines, absent=assertion.absent):
                 told(done)
         for done in writers.finish():
             told(done)
@@ -339,7 +308,7 @@ class _Attempt:
         with lake_errors(f"reading {self._view.key} for the online store"), self._open_lake() as lake:
             return newest_event(lake, self._view, plan)
 
-    def _result(self, start: int, head: int, counts: _Counts, newest: datetime | None) -> SyncResult:
+    def _result(self, start: int, head: int, counts: Counts, newest: datetime | None) -> SyncResult:
         return SyncResult(
             view=self._view.key,
             store=self._store,
@@ -353,18 +322,6 @@ class _Attempt:
             seconds=time.monotonic() - self._started,
             newest_event_timestamp=newest,
         )
-
-
-def _and_then(first: SyncResult | None, second: SyncResult) -> SyncResult:
-    """Two syncs, one after the other, as one."""
-    if first is None:
-        return second
-    summed = ("entities", "written", "tombstones", "refused", "bytes", "seconds")
-    return replace(
-        second,
-        from_position=first.from_position,
-        **{name: getattr(first, name) + getattr(second, name) for name in summed},
-    )
 
 
 def _refuse_forgotten(view: FeatureView, ledger: Ledger, position: int, head: int) -> None:

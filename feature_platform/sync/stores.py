@@ -16,7 +16,8 @@ from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.errors import FeaturePlatformError, StoreUnavailableError, Transient
 from feature_platform.settings import Settings
-from feature_platform.sync.runner import SyncResult, sync
+from feature_platform.sync.outcome import SyncResult
+from feature_platform.sync.runner import sync
 
 StoreProgress = Callable[[str, str, int, int], None]
 """Called with store, view, entities sent so far, entities to assert; from several threads."""

@@ -20,10 +20,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import replace
 from enum import Enum
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -32,11 +33,18 @@ import pyarrow.compute as pc
 from feature_platform.errors import StoreChangedError
 from feature_platform.online import functions
 from feature_platform.online.connection import Connection, raise_if_error
+from feature_platform.online.functions import PositionPart, StorePosition
+from feature_platform.online.settings import ValkeyAddress
+from feature_platform.online.writable import Server, WritableStore
+from feature_platform.online.writable_cluster import WritableCluster
 from feature_platform.sync import framing
 from feature_platform.sync.encoding import Encoded
+from feature_platform.sync.outcome import Written
+from feature_platform.sync.scattering import ScatteringWriter
 
-CONNECTIONS: Final = 2
+THREADS: Final = 2
 """While the server works on one batch, the other is encoded and framed."""
+TIMEOUT_SECONDS: Final = 30.0
 _PREFIX_BYTES: Final = 16
 _POSITION_BYTES: Final = 8
 _SOON_MS: Final = 60_000
@@ -51,20 +59,6 @@ class Way(Enum):
 
 
 _NEXT = {Way.NEW: Way.KNOWN, Way.KNOWN: Way.FUNCTION, Way.FUNCTION: Way.FUNCTION}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """What became of some rows."""
-
-    rows: int
-    written: int = 0
-    refused: int = 0
-    """A later position was there."""
-    bytes: int = 0
-    """Sent to the server."""
-    lines: range | None = None
-    """Which rows of the lake they are, if that is known."""
 
 
 class Writer:
@@ -162,20 +156,53 @@ class Writer:
         return replies
 
 
-Connect = Callable[[], Connection]
+class RowWriter(Protocol):
+    """Writes rows to a store."""
+
+    def write(self, rows: Encoded) -> Written:
+        """Write rows, all of which are of one plan; the store has acknowledged them on return."""
+
+
+OpenWriter = Callable[[], AbstractContextManager[RowWriter]]
+
+
+@contextmanager
+def writer_to_server(address: ValkeyAddress, begun: StorePosition, *, expires: bool) -> Iterator[Writer]:
+    """A writer over a connection of its own to the server that `begin` met.
+
+    Raises:
+        StoreChangedError: it is another one now.
+    """
+    with closing(Connection(address, TIMEOUT_SECONDS)) as connection:
+        # advance() is asked on another connection: all must lead to the same server
+        found = functions.probe(connection, ()).server_run_id
+        if found != begun.server_run_id:
+            raise StoreChangedError(
+                f"the online store at {address} is another server than a moment ago",
+                found=f"run id {found}", allowed=begun.server_run_id, hint="sync again",
+            )  # fmt: skip
+        # an empty store is filled; what is there is replaced, or, if it was written at this position, compared
+        yield Writer(connection, expires=expires, way=Way.KNOWN if begun.position else Way.NEW)
+
+
+def open_writer(store: WritableStore, begun: StorePosition, part: PositionPart, *, expires: bool) -> OpenWriter:
+    """What opens a writer of rows to a part of the store that `begin` met."""
+    if isinstance(store, WritableCluster):
+        return lambda: nullcontext(ScatteringWriter(store, slots=part.slots))
+    if isinstance(store, Server):
+        return partial(writer_to_server, store.address, begun, expires=expires)
+    raise TypeError(f"a store that rows cannot be written to: {store!r}")
 
 
 class Writers:
-    """Several connections to one server, each with a thread that encodes and writes whole batches.
+    """Several threads, each of which encodes and writes whole batches.
 
     Each entity comes once in a plan, so it does not matter which batch is written first.
     """
 
-    def __init__(self, connect: Connect, *, server_run_id: str, expires: bool, way: Way) -> None:
-        self._connect = connect
-        self._server_run_id = server_run_id
-        self._expires, self._way = expires, way
-        self._waiting: queue.Queue[tuple[Callable[[], Encoded], range | None] | None] = queue.Queue(maxsize=1)
+    def __init__(self, open_writer: OpenWriter) -> None:
+        self._open_writer = open_writer
+        self._waiting: queue.Queue[tuple[Callable[[], Encoded], range | None, bool] | None] = queue.Queue(maxsize=1)
         self._done: queue.SimpleQueue[Written | BaseException] = queue.SimpleQueue()
         self._failed = threading.Event()
         self._under_way = 0
@@ -183,7 +210,7 @@ class Writers:
     @contextmanager
     def running(self) -> Iterator[Writers]:
         """Threads run for the block; leaving it early drops what was not sent yet."""
-        threads = [threading.Thread(target=self._work, name=f"writer-{n}", daemon=True) for n in range(CONNECTIONS)]
+        threads = [threading.Thread(target=self._work, name=f"writer-{n}", daemon=True) for n in range(THREADS)]
         for thread in threads:
             thread.start()
         try:
@@ -198,15 +225,19 @@ class Writers:
                         continue
                     thread.join(0.1)
 
-    def put(self, encode: Callable[[], Encoded], lines: range | None = None) -> Iterator[Written]:
-        """Hand in a batch, and which rows of the lake it has; what has been acknowledged meanwhile.
+    def put(
+        self, encode: Callable[[], Encoded], lines: range | None = None, *, absent: bool = False
+    ) -> Iterator[Written]:
+        """Hand in a batch, which rows of the lake it has, and whether it is tombstones.
+
+        Returns: what has been acknowledged meanwhile.
 
         Raises:
             BaseException: what stopped a thread.
         """
         while True:
             try:
-                self._waiting.put((encode, lines), timeout=0.1)
+                self._waiting.put((encode, lines, absent), timeout=0.1)
                 break
             except queue.Full:
                 if self._failed.is_set():
@@ -233,18 +264,10 @@ class Writers:
 
     def _work(self) -> None:
         try:
-            with closing(self._connect()) as connection:
-                # advance() is asked on another connection: all must lead to the server that begin() met
-                found = functions.probe(connection, ()).server_run_id
-                if found != self._server_run_id:
-                    raise StoreChangedError(
-                        f"the online store at {connection.address} is another server than a moment ago",
-                        found=f"run id {found}", allowed=self._server_run_id, hint="sync again",
-                    )  # fmt: skip
-                writer = Writer(connection, expires=self._expires, way=self._way)
+            with self._open_writer() as writer:
                 while not self._failed.is_set() and (handed := self._waiting.get()) is not None:
-                    encode, lines = handed
-                    self._done.put(replace(writer.write(encode()), lines=lines))
+                    encode, lines, absent = handed
+                    self._done.put(replace(writer.write(encode()), lines=lines, absent=absent))
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
             self._failed.set()
             self._done.put(error)

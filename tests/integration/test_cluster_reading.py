@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
 import pytest
-from cluster_support import Cluster, ClusterNode, running_cluster, wait_until
+from cluster_support import Cluster, ClusterNode, migrate, wait_until
 from online_support import make_view
 
 from feature_platform.domain.types import ColumnType
@@ -21,7 +21,7 @@ from feature_platform.online.codec import Layout
 from feature_platform.online.keys import VIEWS
 from feature_platform.online.settings import OnlineSettings
 from feature_platform.online.slots import key_slot
-from feature_platform.online.transport import Transport
+from feature_platform.online.writable import open_store
 
 NOW = datetime(2026, 3, 10, tzinfo=UTC)
 VIEW = make_view("delays", features={"mean": ColumnType.DOUBLE})
@@ -29,19 +29,16 @@ CARRIERS = [f"c{i}" for i in range(300)]
 VALUES = [float(i) for i in range(300)]
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """With a view that has 300 entities."""
+@pytest.fixture(scope="module", autouse=True)
+def rows(cluster: Cluster) -> None:
+    """A view that has 300 entities."""
     document = document_of(VIEW, latest=True)
     layout = Layout.of((c.name, c.type) for c in VIEW.features)
     commands = [layout_command(document), ("HSET", VIEWS, document.key, document.to_json())]
     for carrier, value in zip(CARRIERS, VALUES, strict=True):
         commands.append(("SET", f"delays@1:{{{carrier}}}", layout.encode(1, NOW, {"mean": value})))
-    with running_cluster() as cluster, FeatureClient(OnlineSettings.parse(cluster.url)) as client:
-        store = client._reading.store
-        with closing(Transport(store, 30.0)) as transport:
-            transport.run(store.run([(str(command[1]).encode(), command) for command in commands]))
-        yield cluster
+    with closing(open_store(cluster.url, 30.0)) as store:
+        store.pipeline(commands)
 
 
 def settings_of(cluster: Cluster, timeout_seconds: float = 30.0, read_from: str = "primaries") -> OnlineSettings:
@@ -159,18 +156,6 @@ def read_all(client: FeatureClient) -> None:
     assert client.get_online_features("delays", {"carrier": CARRIERS}).to_columns()["mean"] == VALUES
 
 
-def migrate(
-    slot: int, source: ClusterNode, target: ClusterNode, cluster: Cluster, while_it_moves: Callable[[], None]
-) -> None:
-    target.call("CLUSTER", "SETSLOT", slot, "IMPORTING", source.cluster_id())
-    source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", target.cluster_id())
-    for key in source.call("CLUSTER", "GETKEYSINSLOT", slot, 100):
-        source.call("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
-    while_it_moves()  # the keys are not where the slot is: ASK
-    for node in (target, source, *cluster.primaries):
-        node.call("CLUSTER", "SETSLOT", slot, "NODE", target.cluster_id())
-
-
 def test_a_primary_dies_while_reading_with_time_to_wait(cluster) -> None:
     with read_all_the_while(cluster) as progress:
         victim = cluster.primaries[1]
@@ -179,18 +164,17 @@ def test_a_primary_dies_while_reading_with_time_to_wait(cluster) -> None:
     done, failures = progress()
     assert not failures, "whoever has time waits for the replica to be promoted"
     assert done >= 6
-    victim.start()
-    wait_until(cluster.is_whole)
+    cluster.revive(victim)
 
 
 def test_a_primary_dies_while_reading_in_a_hurry(cluster) -> None:
     with read_all_the_while(cluster, timeout_seconds=0.3) as progress:
-        cluster.primaries[2].kill()
+        victim = cluster.primaries[2]
+        victim.kill()
         wait_until(lambda: b"role:master" in cluster.replicas[2].call("INFO", "replication"))
     _, failures = progress()
     assert all(isinstance(error, StoreUnavailableError) for error in failures), failures
-    cluster.primaries[2].start()
-    wait_until(cluster.is_whole)
+    cluster.revive(victim)
 
 
 def test_a_replica_dies_while_reading_from_replicas(cluster) -> None:
@@ -199,5 +183,4 @@ def test_a_replica_dies_while_reading_from_replicas(cluster) -> None:
     done, failures = progress()
     assert not failures, "its primary answers instead"
     assert done >= 6
-    cluster.replicas[0].start()
-    wait_until(cluster.is_whole)
+    cluster.revive(cluster.replicas[0])

@@ -28,6 +28,7 @@ from feature_platform.offline.sets.explaining import ViewExplanation
 from feature_platform.online import FeatureClient, FeatureStatus, functions
 from feature_platform.online.connection import Connection
 from feature_platform.online.settings import ValkeyAddress
+from feature_platform.online.writable import Server
 from feature_platform.orchestration.pushes import build_pushed_asset, build_pushes_schedule
 from feature_platform.settings import Settings
 from feature_platform.sync import publish_schemas, sync
@@ -300,8 +301,8 @@ class History:
             connection.call("FLUSHALL")
         publish_schemas(self.platform.settings.valkey_url, self.platform.registry)
 
-    def store(self) -> Connection:
-        return Connection(ValkeyAddress.parse(self.platform.settings.valkey_url), 5.0)
+    def store(self) -> Server:
+        return Server(ValkeyAddress.parse(self.platform.settings.valkey_url), 5.0)
 
 
 @pytest.mark.parametrize("seed", [1])

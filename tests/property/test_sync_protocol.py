@@ -29,10 +29,11 @@ from feature_platform.domain.types import ColumnType
 from feature_platform.domain.windows import Grain, Partition, floor
 from feature_platform.online import functions
 from feature_platform.online.codec import Layout, decode_prefix, tombstone
-from feature_platform.online.connection import Connection, raise_if_error
+from feature_platform.online.connection import raise_if_error
 from feature_platform.online.decoding import decode
 from feature_platform.online.keys import entity_key, position_key, row_key
 from feature_platform.online.settings import ValkeyAddress
+from feature_platform.online.writable import Server
 from feature_platform.sync import framing
 from feature_platform.sync import plan as plans
 from feature_platform.sync.asserting import assertions
@@ -85,7 +86,7 @@ class Worker:
 
 @dataclass
 class World:
-    connection: Connection
+    connection: Server
     lake: duckdb.DuckDBPyConnection
     ttl: timedelta | None
     starts: list[datetime]
@@ -243,7 +244,7 @@ class World:
         published = [self._record(batch) for batch in self.batches if batch.position is not None]
         return Comparison(
             lake=self.lake,
-            connection=self.connection,
+            online=self.connection,
             view=self.view,
             derivation=Derivation(published=tuple(sorted(published, key=lambda batch: batch.position))),
             places=Places(store=self.position(), synced=self.synced, head=self.head),
@@ -376,9 +377,9 @@ def split(payload: bytes) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[Connection]:
-    with running_valkey() as url, Connection(ValkeyAddress.parse(url), 5.0) as connection:
-        yield connection
+def store() -> Iterator[Server]:
+    with running_valkey() as url, Server(ValkeyAddress.parse(url), 5.0) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -484,7 +485,7 @@ def run(world: World, events: list[Any]) -> None:
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-def test_without_ttl(store: Connection, lake: duckdb.DuckDBPyConnection, events: list[Any]) -> None:
+def test_without_ttl(store: Server, lake: duckdb.DuckDBPyConnection, events: list[Any]) -> None:
     starts = [datetime(2013, 3, day, tzinfo=UTC) for day in (1, 2, 5)]
     run(World(connection=store, lake=lake, ttl=None, starts=starts), events)
 
@@ -496,7 +497,7 @@ def test_without_ttl(store: Connection, lake: duckdb.DuckDBPyConnection, events:
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-def test_with_ttl(store: Connection, lake: duckdb.DuckDBPyConnection, events: list[Any]) -> None:
+def test_with_ttl(store: Server, lake: duckdb.DuckDBPyConnection, events: list[Any]) -> None:
     """Partitions whose rows are long gone, expired but kept, and alive."""
     today = floor(datetime.now(UTC), Grain.DAY)
     starts = [today - days * DAY for days in (40, 14, 4)]
@@ -549,7 +550,7 @@ DAMAGE = st.tuples(st.just("damage"), SMALL, SMALL)
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_parity(
-    store: Connection, lake: duckdb.DuckDBPyConnection, ttl: timedelta | None, events: list[Any], harm: list[Any]
+    store: Server, lake: duckdb.DuckDBPyConnection, ttl: timedelta | None, events: list[Any], harm: list[Any]
 ) -> None:
     today = floor(datetime.now(UTC), Grain.DAY)
     starts = [today - days * DAY for days in (40, 14, 4)]

@@ -20,15 +20,15 @@ from feature_platform.errors import LedgerConflictError, RequestError
 from feature_platform.lake import connect
 from feature_platform.lake.failures import lake_errors
 from feature_platform.ledger import Ledger
-from feature_platform.online import catalog, functions
-from feature_platform.online.connection import Connection
-from feature_platform.online.settings import ValkeyAddress
+from feature_platform.online import catalog
+from feature_platform.online.writable import WritableStore, open_store
 from feature_platform.settings import Settings
 from feature_platform.sync.parity.comparing import Comparison, Derivation, count_entities
 from feature_platform.sync.parity.judging import Cause, Places
 from feature_platform.sync.parity.report import ParityReport
 from feature_platform.sync.parity.sampling import Sample
-from feature_platform.sync.runner import TIMEOUT_SECONDS, sync
+from feature_platform.sync.runner import sync
+from feature_platform.sync.writing import TIMEOUT_SECONDS
 
 DEFAULT_SAMPLE: Final = 1_000
 MAX_LOOKS: Final = 3
@@ -70,16 +70,15 @@ def check_parity(
     view = _served(registry, view)
     store = settings.store if store is None else store
     seed = uuid.uuid4().hex[:8] if seed is None else seed
-    address = ValkeyAddress.parse(settings.valkey_url)
     opened = closing(connect(settings, read_only=True)) if lake is None else nullcontext(lake)
     with (
-        closing(Connection(address, TIMEOUT_SECONDS)) as connection,
+        closing(open_store(settings.valkey_url, TIMEOUT_SECONDS)) as online,
         Ledger.connect(settings.ledger_url) as ledger,
         lake_errors(f"comparing {view.key} with the online store"),
         opened as reading,
     ):
         for look in range(MAX_LOOKS):
-            look_at = _Look(view, store, ledger, connection, reading)
+            look_at = _Look(view, store, ledger, online, reading)
             report = look_at.compare(sample, seed, progress)
             # a store or a ledger that moved meanwhile may have been seen half way: not what a difference is reported on
             if not report.differing or not look_at.moved() or look == MAX_LOOKS - 1:
@@ -124,9 +123,9 @@ def repair(
     if not report.differing:
         return report
     if report.stray:
-        with closing(Connection(ValkeyAddress.parse(settings.valkey_url), TIMEOUT_SECONDS)) as connection:
+        with closing(open_store(settings.valkey_url, TIMEOUT_SECONDS)) as online:
             for first in range(0, len(report.stray), _KEYS_PER_CALL):
-                connection.call("UNLINK", *report.stray[first : first + _KEYS_PER_CALL])
+                online.remove(report.stray[first : first + _KEYS_PER_CALL])
     settled_by_sync = {Cause.LATE_SYNC, Cause.STORE_LOST}
     rebuild = any(count and cause not in settled_by_sync for cause, count in report.causes.items())
     sync(settings, registry, report.view, run_id=run_id, store=report.store, rebuild=rebuild, lake=lake)
@@ -150,13 +149,13 @@ class _Look:
         view: FeatureView,
         store: str,
         ledger: Ledger,
-        connection: Connection,
+        online: WritableStore,
         lake: duckdb.DuckDBPyConnection,
     ) -> None:
         self._view, self._store = view, store
-        self._ledger, self._connection, self._lake = ledger, connection, lake
+        self._ledger, self._online, self._lake = ledger, online, lake
         # the store first: what it says it holds, the ledger knows already
-        self._seen = functions.probe(connection, [view.key])
+        self._seen = online.probe([view.key])
         self._published = ledger.published_batches(view.key)
 
     def compare(self, sample: int | None, seed: str, progress: Progress | None) -> ParityReport:
@@ -175,10 +174,10 @@ class _Look:
         derivation = Derivation(published=self._published)
         entities = count_entities(self._lake, view, derivation, head)
         fraction = 1.0 if sample is None or sample >= entities else sample / entities
-        layouts = catalog.load(self._connection).layouts
+        layouts = catalog.load(self._online).layouts
         tally = Comparison(
             lake=self._lake,
-            connection=self._connection,
+            online=self._online,
             view=view,
             derivation=derivation,
             places=places,
@@ -203,9 +202,7 @@ class _Look:
     def moved(self) -> bool:
         """Whether a sync ended, a batch was published or the store changed since the look began."""
         head = self._published[-1].position if self._published else 0
-        return functions.probe(self._connection, [self._view.key]) != self._seen or (
-            self._ledger.head(self._view.key) != head
-        )
+        return self._online.probe([self._view.key]) != self._seen or (self._ledger.head(self._view.key) != head)
 
 
 def _served(registry: FeatureRegistry, view: FeatureView | str) -> FeatureView:

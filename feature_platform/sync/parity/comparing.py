@@ -17,7 +17,7 @@ import pyarrow as pa
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.online.codec import Layout
-from feature_platform.online.connection import Connection
+from feature_platform.online.writable import WritableStore
 from feature_platform.sync import plan as plans
 from feature_platform.sync.encoding import encode_keys, encode_values
 from feature_platform.sync.parity import judging, sampling
@@ -57,7 +57,7 @@ class Comparison:
     """One comparison of a sample, on open connections."""
 
     lake: duckdb.DuckDBPyConnection
-    connection: Connection
+    online: WritableStore
     view: FeatureView
     derivation: Derivation
     places: Places
@@ -199,22 +199,16 @@ class Comparison:
     def _stored(self, row_keys: Sequence[bytes]) -> list[bytes | None]:
         found: list[bytes | None] = []
         for first in range(0, len(row_keys), _KEYS_PER_READ):
-            found += self.connection.call("MGET", *row_keys[first : first + _KEYS_PER_READ])
+            found += self.online.values(row_keys[first : first + _KEYS_PER_READ])
         return found
 
     def _keys_of_store(self, sample: sampling.Sample) -> Iterator[list[bytes]]:
         """The view's keys in the store that are in the sample, some at a time; a key may come twice."""
         opening = f"{self.view.key}:{{".encode()
-        cursor = b"0"
-        while True:
-            cursor, page = self.connection.call(
-                "SCAN", cursor, "MATCH", opening + b"*", "COUNT", _KEYS_PER_SCAN, "TYPE", "string"
-            )
+        for page in self.online.pages(opening + b"*", _KEYS_PER_SCAN):
             chosen = [key for key in page if key.endswith(b"}") and sample.holds(key[len(opening) : -1])]
             if chosen:
                 yield chosen
-            if cursor == b"0":
-                return
 
 
 def count_entities(lake: duckdb.DuckDBPyConnection, view: FeatureView, derivation: Derivation, head: int) -> int:

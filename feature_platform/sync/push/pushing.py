@@ -21,9 +21,7 @@ from feature_platform.declaration import FeatureRegistry, load_registry
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
 from feature_platform.errors import FeaturePlatformError, NotDeployedError, RequestError, StoreUnavailableError
 from feature_platform.ledger import Ledger
-from feature_platform.online import functions
-from feature_platform.online.connection import Connection
-from feature_platform.online.settings import ValkeyAddress
+from feature_platform.online.writable import WritableStore, open_store
 from feature_platform.settings import Settings
 from feature_platform.sync.deployed import refuse_older_declarations
 from feature_platform.sync.encoding import encode_pushed
@@ -66,7 +64,7 @@ class FeaturePusher:
         self._pushed_by = pushed_by or _user()
         self._lock = threading.Lock()
         self._ledger: Ledger | None = None
-        self._store: Connection | None = None
+        self._store: WritableStore | None = None
         self._schemas: dict[str, pa.Schema] = {}
         # by view, the incarnation that has the view's documents
         self._published: dict[str, str] = {}
@@ -151,7 +149,7 @@ class FeaturePusher:
         """Write one push; why the store does not hold it, or nothing."""
         try:
             store = self._open_store()
-            begun = functions.begin_pushes(store, view.key)
+            begun = store.begin_pushes(view.key)
             if self._published.get(view.key) != begun.nonce:
                 ensure_published(store, self._registry, view)
                 self._published[view.key] = begun.nonce
@@ -174,9 +172,9 @@ class FeaturePusher:
             self._ledger = Ledger.connect(self._settings.ledger_url)
         return self._ledger
 
-    def _open_store(self) -> Connection:
+    def _open_store(self) -> WritableStore:
         if self._store is None:
-            self._store = Connection(ValkeyAddress.parse(self._settings.valkey_url), TIMEOUT_SECONDS)
+            self._store = open_store(self._settings.valkey_url, TIMEOUT_SECONDS)
         return self._store
 
     def _hang_up(self) -> None:

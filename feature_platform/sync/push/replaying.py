@@ -12,21 +12,25 @@ from feature_platform.domain.feature_view import FeatureView
 from feature_platform.ledger import Ledger
 from feature_platform.online import functions
 from feature_platform.online.codec import Layout
-from feature_platform.online.connection import Connection, raise_if_error
+from feature_platform.online.connection import raise_if_error
+from feature_platform.online.functions import StorePosition
+from feature_platform.online.writable import Server, WritableStore
+from feature_platform.online.writable_cluster import WritableCluster
 from feature_platform.sync import framing
 from feature_platform.sync.encoding import Encoded, encode_pushed
 from feature_platform.sync.push.rows import arrow_schema, from_ipc
+from feature_platform.sync.scattering import ScatteringWriter
 
 _ACKNOWLEDGED_AT_ONCE: Final = 100
 
 
-def replay(connection: Connection, ledger: Ledger, view: FeatureView, store: str) -> functions.StorePosition:
+def replay(online: WritableStore, ledger: Ledger, view: FeatureView, store: str) -> StorePosition:
     """Write all living pushes of a view that this incarnation of the store has not acknowledged.
 
     Returns:
         Which store it was: whoever relies on the pushes being there asks again afterwards (`still_holds`).
     """
-    begun = functions.begin_pushes(connection, view.key)
+    begun = online.begin_pushes(view.key)
     newer_than = None if view.ttl is None else ledger.now() - view.ttl
     layout, schema = layout_of(view), arrow_schema(view)
     written: list[int] = []
@@ -39,28 +43,31 @@ def replay(connection: Connection, ledger: Ledger, view: FeatureView, store: str
     for one in ledger.pushes_to_write(
         view.key, store, nonce=begun.nonce, server_run_id=begun.server_run_id, newer_than=newer_than
     ):
-        write(connection, encode_pushed(view, layout, one.number, from_ipc(view, schema, one.arrow)))
+        write(online, encode_pushed(view, layout, one.number, from_ipc(view, schema, one.arrow)))
         written.append(one.number)
         # what was written while the store was replaced is no acknowledgement of the one that is there now
-        if len(written) >= _ACKNOWLEDGED_AT_ONCE and still_holds(connection, view, begun):
+        if len(written) >= _ACKNOWLEDGED_AT_ONCE and still_holds(online, view, begun):
             acknowledge()
-    if written and still_holds(connection, view, begun):
+    if written and still_holds(online, view, begun):
         acknowledge()
     return begun
 
 
-def still_holds(connection: Connection, view: FeatureView, begun: functions.StorePosition) -> bool:
+def still_holds(online: WritableStore, view: FeatureView, begun: StorePosition) -> bool:
     """Whether the store is still the one that was met: nothing that it acknowledged since is lost."""
-    now = functions.begin_pushes(connection, view.key)
+    now = online.begin_pushes(view.key)
     return (now.nonce, now.server_run_id) == (begun.nonce, begun.server_run_id)
 
 
-def write(connection: Connection, rows: Encoded) -> None:
+def write(online: WritableStore, rows: Encoded) -> None:
     """Write rows and wait until the store has acknowledged all of them."""
-    payload, replies = framing.call(rows, name=functions.push_name())
-    connection.send(payload)
-    for _ in range(replies):
-        raise_if_error(connection.receive(), connection.address)
+    if isinstance(online, WritableCluster):
+        ScatteringWriter(online, function="push").write(rows)
+    elif isinstance(online, Server):
+        payload, replies = framing.call(rows, name=functions.push_name())
+        online.send(payload)
+        for _ in range(replies):
+            raise_if_error(online.receive(), online.address)
 
 
 def layout_of(view: FeatureView) -> Layout:

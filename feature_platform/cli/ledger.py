@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,7 +55,7 @@ def batches(view: str | None, run_id: str | None, limit: int, *, as_json: bool) 
                 _text(history.row_count),
                 _text(history.position),
                 _text(history.opened_at),
-                (history.failure or "").partition("\n")[0],
+                _why(history.failure or ""),
             )
             for history in found
         ),
@@ -276,6 +277,18 @@ def _view_keys(opened: Ledger, view: str | None) -> Sequence[str | None]:
 def _short(subject: str) -> str:
     """Ids and hashes shortened; names of sources whole."""
     return subject if "." in subject else subject[:_SHORT_ID]
+
+
+def _why(failure: str) -> str:
+    r"""What failed and what was found, of an error's text; what to do next is said where it was raised.
+
+    >>> _why("ComputationError: the SQL failed\n  found:   IO Error\n  disk full\n  next:    look")
+    'ComputationError: the SQL failed: IO Error; disk full'
+    """
+    failed, _, rest = failure.partition("\n  found: ")
+    found = re.split(r"\n  (?:allowed|next): ", rest)[0]
+    said = "; ".join(line.strip() for line in found.splitlines() if line.strip())
+    return ": ".join(filter(None, (failed.partition("\n")[0], said)))
 
 
 def _text(value: Any) -> str:

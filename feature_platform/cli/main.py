@@ -64,6 +64,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "skew": _target("served_log:skew", "Was what was served what training would see?"),
     "sql": _target("offline:sql", "Query the published features, read-only."),
     "maintain": _target("maintain:maintain", "Delete what nobody needs, merge files; --dry-run tells first."),
+    "quality": _target("quality:quality", "What a view's features look like, and what checks said."),
     "late": _target("late:late", "Rows that came too late: what they concern, cost and wait for."),
     "silence": _target("silence:silence", "Tell nobody, for a time, of what is known."),
     "exporter": _target("exporter:exporter", "Serve metrics to Prometheus, until it is stopped."),

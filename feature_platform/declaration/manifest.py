@@ -153,3 +153,10 @@ def read_manifest(content: Mapping[str, Any]) -> Manifest:
         exposures=content.get("exposures", {}),
         groups={str(group.get("name")): group for group in content.get("groups", {}).values()},
     )
+
+
+def tested_columns(path: Path, unique_id: str) -> dict[str, str]:
+    """The column that each data test of a model's columns is about, by the test's name."""
+    nodes = load_manifest(path)["nodes"].values()
+    tests = (node for node in nodes if node.get("resource_type") == "test" and node.get("attached_node") == unique_id)
+    return {str(node["name"]): str(node["column_name"]) for node in tests if node.get("column_name")}

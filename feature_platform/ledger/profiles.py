@@ -1,15 +1,17 @@
 """Profiles: what the values of batches look like, and those of earlier batches that a new one is compared with.
 
 Rule: only what readers see is compared with: of each partition the active batch. A batch that was published before
-there were profiles has none; its rows are counted all the same.
+there were profiles has none; its rows are counted all the same. What people look at is the last attempt at each
+partition, also one that failed its checks.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from feature_platform.domain.batch import Batch
 from feature_platform.domain.profile import BatchProfile, FeatureProfile
@@ -25,6 +27,40 @@ class PastBatch:
     profile: BatchProfile
     """Without features, if none was kept of it or none was asked for."""
     published_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedBatch:
+    """The last attempt at a partition that was computed, and what its rows look like."""
+
+    batch: Batch
+    state: str
+    """`published`, `failed`, `held`, `rejected`, `retired`, or `computed`: no end of it is recorded."""
+    computed_at: datetime
+    profile: BatchProfile
+    """Without features, if none was kept of it."""
+
+
+_JUDGED = """
+select b.batch_id::text, b.batch_seq, b.view, b.partition_start, b.partition_end, b.grain, c.computed_at, c.row_count,
+       coalesce(f.features, '{}'),
+       case when g.batch_id is not null then 'retired' when p.batch_id is not null then 'published'
+            when x.batch_id is not null then 'failed' when r.batch_id is not null then 'rejected'
+            when h.batch_id is not null then 'held' else 'computed' end
+from (
+    select distinct on (partition_start) batch_id from batches join batch_computed using (batch_id)
+    where view = %s order by partition_start desc, batch_seq desc limit %s
+) as last
+join batches b using (batch_id)
+join batch_computed c using (batch_id)
+left join batch_profiles f using (batch_id)
+left join batch_published p using (batch_id)
+left join batch_failed x using (batch_id)
+left join batch_rejected r using (batch_id)
+left join batch_held h using (batch_id)
+left join batch_retired g using (batch_id)
+order by b.partition_start
+"""
 
 
 class ProfileLedger(LedgerConnection):
@@ -96,6 +132,18 @@ class ProfileLedger(LedgerConnection):
         chosen = [str(batch_id) for batch_id, place, _ in numbered if (place - 1) % step == 0]
         return self._past(" and b.batch_id = any(%s::uuid[])", (chosen,), view_key, is_active=False)
 
+    def judged(self, view_key: str, *, last: int) -> tuple[JudgedBatch, ...]:
+        """The last attempts at the last so many partitions of a view that were computed, oldest first."""
+        return tuple(
+            JudgedBatch(
+                batch=read_batch(row),
+                computed_at=row[6],
+                profile=BatchProfile(batch_id=row[0], row_count=row[7], features=_features(row[8])),
+                state=row[9],
+            )
+            for row in self._fetch(_JUDGED, (view_key, last))
+        )
+
     def _past(
         self,
         condition: str,
@@ -119,9 +167,12 @@ class ProfileLedger(LedgerConnection):
 
 
 def _read(row: Row) -> PastBatch:
-    features = {name: FeatureProfile.from_json(content) for name, content in (row[8] or {}).items()}
     return PastBatch(
         batch=read_batch(row),
         published_at=row[6],
-        profile=BatchProfile(batch_id=row[0], row_count=row[7], features=features),
+        profile=BatchProfile(batch_id=row[0], row_count=row[7], features=_features(row[8] or {})),
     )
+
+
+def _features(content: Mapping[str, Mapping[str, Any]]) -> dict[str, FeatureProfile]:
+    return {name: FeatureProfile.from_json(one) for name, one in content.items()}

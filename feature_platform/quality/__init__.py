@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from feature_platform.quality.default_suite import judge_profiles, suite_of
 from feature_platform.quality.earlier import load_earlier
+from feature_platform.quality.history import BatchInHistory, FeatureInBatch, history_of, known_checks, verdict
 from feature_platform.quality.judging import judge
 from feature_platform.quality.profiling import profile_batches
 from feature_platform.quality.rules import SUPPORTED, check_names, find_problems, refuse_unjudgeable
@@ -16,13 +17,18 @@ from feature_platform.quality.validation import validate_expectations
 
 __all__ = [
     "SUPPORTED",
+    "BatchInHistory",
+    "FeatureInBatch",
     "check_names",
     "find_problems",
+    "history_of",
     "judge",
     "judge_profiles",
+    "known_checks",
     "load_earlier",
     "profile_batches",
     "refuse_unjudgeable",
     "suite_of",
     "validate_expectations",
+    "verdict",
 ]

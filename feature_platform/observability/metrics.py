@@ -12,36 +12,35 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_view import FeatureView, OnlineTier
 from feature_platform.domain.late_data import LateState, judge
 from feature_platform.ledger import Ledger
+from feature_platform.observability.families import counter, gauge
 from feature_platform.observability.freshness import newest_event
 from feature_platform.observability.frontiers import frontiers_of
+from feature_platform.observability.incident_metrics import incident_metric
 from feature_platform.observability.kinds import LEDGER_KINDS, Problem
 from feature_platform.observability.problems import find_problems, served_facts
 from feature_platform.observability.store_meters import StoreMeters
-
-PREFIX = "feature_platform_"
 
 
 def ledger_metrics(ledger: Ledger, registry: FeatureRegistry, *, store: str, now: datetime) -> Iterator[Metric]:
     """Everything the ledger knows, at one instant."""
     views = tuple(registry.views.values())
-    yield _gauge(
+    yield gauge(
         "view_info",
         "What a feature view is; always 1",
         ("view", "owner", "grain", "online"),
         [((view.key, view.owner.name, view.grain.value, view.online.value), 1) for view in views],
     )
-    yield _gauge("view_sla_seconds", "Age of the newest event that is allowed", ("view", "severity"), _slas(views))
+    yield gauge("view_sla_seconds", "Age of the newest event that is allowed", ("view", "severity"), _slas(views))
     active = {view.key: ledger.active_batches(view.key) for view in views}
     yield from _freshness(ledger, views, active, store=store)
     yield _frontiers(ledger, views, store=store)
-    yield _gauge(
+    yield gauge(
         "view_clock_timestamp_seconds",
         "Clocks of the newest active batch: event, ingested, computed, published, online",
         ("view", "store", "clock"),
@@ -51,19 +50,20 @@ def ledger_metrics(ledger: Ledger, registry: FeatureRegistry, *, store: str, now
     yield from _totals(ledger)
     yield from _late(ledger, registry)
     yield from _problems(views, find_problems(ledger, registry, stores=(store,), now=now), store=store)
-    yield _gauge(
+    yield incident_metric(ledger, registry)
+    yield gauge(
         "silence_end_timestamp_seconds",
         "When a silence ends that somebody made; what it is about is in its labels, empty for everything",
         ("silence", "view", "kind"),
         [((one.silence_id[:8], one.view or "", one.kind or ""), one.ends_at.timestamp()) for one in ledger.silences()],
     )
-    yield _gauge(
+    yield gauge(
         "heartbeat_timestamp_seconds",
         "When a part that cannot be asked from outside last said that it lives: the watch, each daemon of Dagster",
         ("part",),
         [((part,), at.timestamp()) for part, at in ledger.heartbeats().items()],
     )
-    yield _gauge(
+    yield gauge(
         "source_loaded_through_timestamp_seconds",
         "Up to which arrival instant nothing of a source is missing in the lake",
         ("source",),
@@ -83,13 +83,13 @@ def store_metrics(meters: StoreMeters, *, store: str) -> Iterator[Metric]:
         ("clients", "Connections", meters.clients),
         ("keys", "Keys, of entities and of the platform's own", meters.keys),
     ):
-        yield _gauge(f"store_{name}", help_, ("store",), [((store,), value)])
+        yield gauge(f"store_{name}", help_, ("store",), [((store,), value)])
     for name, help_, value in (
         ("evicted_keys", "Keys that Valkey gave up for want of memory: values that are lost", meters.evicted_keys),
         ("commands", "Commands that Valkey served since it started", meters.commands),
     ):
-        yield _counter(f"store_{name}", help_, ("store",), [((store,), value)])
-    yield _gauge(
+        yield counter(f"store_{name}", help_, ("store",), [((store,), value)])
+    yield gauge(
         "store_view_memory_bytes",
         "Memory of a view's keys, estimated from a random sample of keys",
         ("store", "view"),
@@ -99,7 +99,7 @@ def store_metrics(meters: StoreMeters, *, store: str) -> Iterator[Metric]:
 
 def up_metric(parts: Mapping[tuple[str, str], bool]) -> Metric:
     """Whether each part answered, by its kind (`ledger`, `store`) and name."""
-    return _gauge(
+    return gauge(
         "part_up",
         "1 if a part the exporter reads answered, else 0",
         ("part", "name"),
@@ -116,19 +116,19 @@ def _freshness(
     def named(view: FeatureView, where: str | None) -> tuple[str, ...]:
         return (view.key, view.owner.name, where or "")
 
-    yield _gauge(
+    yield gauge(
         "view_data_timestamp_seconds",
         "Newest event that is served (or published, if the view is not served); without one, since when one is due",
         labels,
         [(named(v, facts.store), (facts.newest_event or facts.expected_since).timestamp()) for v, facts in served],
     )
-    yield _gauge(
+    yield gauge(
         "view_ever_served",
         "1 if the view has ever served an event, else 0",
         labels,
         [(named(view, facts.store), int(facts.newest_event is not None)) for view, facts in served],
     )
-    yield _gauge(
+    yield gauge(
         "view_published_timestamp_seconds",
         "Newest event that training sees",
         ("view", "owner"),
@@ -138,7 +138,7 @@ def _freshness(
             if (newest := newest_event(active[view.key]))
         ],
     )
-    yield _gauge(
+    yield gauge(
         "view_unserved_publishes",
         "Publishes that the online store has not got yet",
         labels,
@@ -151,7 +151,7 @@ def _freshness(
 
 
 def _frontiers(ledger: Ledger, views: Sequence[FeatureView], *, store: str) -> Metric:
-    return _gauge(
+    return gauge(
         "view_frontier_timestamp_seconds",
         "Newest instant of data that a stage holds: source, computed, published, served",
         ("view", "store", "stage"),
@@ -188,12 +188,12 @@ def _holdings(active: Mapping[str, Sequence[PublishedBatch]]) -> Iterator[Metric
         ("rows", "Rows of the batches that readers see", lambda batches: sum(one.row_count for one in batches)),
     ):
         samples = [((view,), size(batches)) for view, batches in active.items()]
-        yield _gauge(f"view_active_{name}", help_, ("view",), samples)
+        yield gauge(f"view_active_{name}", help_, ("view",), samples)
 
 
 def _totals(ledger: Ledger) -> Iterator[Metric]:
     views, syncs = ledger.view_totals(), ledger.sync_totals()
-    yield _counter(
+    yield counter(
         "view_batches",
         "Batches, by what happened to them",
         ("view", "state"),
@@ -203,7 +203,7 @@ def _totals(ledger: Ledger) -> Iterator[Metric]:
             for state in ("opened", "computed", "failed", "published")
         ],
     )
-    yield _counter(
+    yield counter(
         "view_checks",
         "Verdicts of checks on batches",
         ("view", "verdict"),
@@ -218,7 +218,7 @@ def _totals(ledger: Ledger) -> Iterator[Metric]:
         ("view_computed_bytes", "Bytes computed", "bytes"),
         ("view_compute_seconds", "Seconds that dbt took to compute batches", "compute_seconds"),
     ):
-        yield _counter(name, help_, ("view",), [((one.view,), getattr(one, field)) for one in views])
+        yield counter(name, help_, ("view",), [((one.view,), getattr(one, field)) for one in views])
     for name, help_, field in (
         ("sync_runs", "Syncs that ended", "syncs"),
         ("sync_entities", "Entities that syncs asserted", "entities"),
@@ -227,7 +227,7 @@ def _totals(ledger: Ledger) -> Iterator[Metric]:
         ("sync_refused", "Values that the store held from a later position already", "refused"),
         ("sync_seconds", "Seconds that syncs took", "seconds"),
     ):
-        yield _counter(name, help_, ("view", "store"), [((one.view, one.store), getattr(one, field)) for one in syncs])
+        yield counter(name, help_, ("view", "store"), [((one.view, one.store), getattr(one, field)) for one in syncs])
 
 
 def _late(ledger: Ledger, registry: FeatureRegistry) -> Iterator[Metric]:
@@ -235,26 +235,26 @@ def _late(ledger: Ledger, registry: FeatureRegistry) -> Iterator[Metric]:
     states = {
         view.key: Counter(judge(late, view.late_data) for late in ledger.late_partitions(view.key)) for view in views
     }
-    yield _gauge(
+    yield gauge(
         "view_late_partitions",
         "Partitions that rows came too late for, by what is to happen with them",
         ("view", "state"),
         [((view, state.value), counts[state]) for view, counts in states.items() for state in LateState],
     )
-    yield _counter(
+    yield counter(
         "view_late_rows",
         "Source rows that came too late for at least one computed partition",
         ("view",),
         [((view.key,), ledger.late_totals(view.key)[0]) for view in views],
     )
     looks = {one.name: look for one in registry.sources.values() for look in ledger.scans(one.name, limit=1)}
-    yield _gauge(
+    yield gauge(
         "source_looked_through_timestamp_seconds",
         "Up to which arrival instant late rows were looked for",
         ("source",),
         [((source,), look.arrived_through.timestamp()) for source, look in looks.items()],
     )
-    yield _gauge(
+    yield gauge(
         "source_arrival_lag_seconds",
         "From event time to arrival, of the rows of the last look; the quantile 1 is the longest",
         ("source", "quantile"),
@@ -272,7 +272,7 @@ def _problems(views: Sequence[FeatureView], found: Sequence[Problem], *, store: 
     for problem in found:
         counts[problem.view, problem.kind] += 1
     owners = {view.key: view.owner.name for view in views}
-    yield _gauge(
+    yield gauge(
         "view_problems",
         "What is wrong now with a view, as `feature-platform status` lists it, by kind",
         ("view", "owner", "store", "kind"),
@@ -287,17 +287,3 @@ def _slas(views: Iterable[FeatureView]) -> list[tuple[tuple[str, ...], float]]:
         for severity, bound in (("warn", view.freshness.warn_after), ("error", view.freshness.error_after))
         if bound is not None
     ]
-
-
-def _gauge(name: str, help_: str, labels: Sequence[str], samples: Iterable[tuple[tuple[str, ...], float]]) -> Metric:
-    family = GaugeMetricFamily(PREFIX + name, help_, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family
-
-
-def _counter(name: str, help_: str, labels: Sequence[str], samples: Iterable[tuple[tuple[str, ...], float]]) -> Metric:
-    family = CounterMetricFamily(PREFIX + name, help_, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import valkey
 from prometheus_client import CollectorRegistry, generate_latest
@@ -15,10 +17,12 @@ from tiny_platform import TinyPlatform
 
 from feature_platform.ledger import Ledger
 from feature_platform.observability.exporter import PlatformCollector
+from feature_platform.observability.families import PREFIX
 from feature_platform.observability.kinds import LEDGER_KINDS
 from feature_platform.sync import sync
 
 LOG = logging.getLogger("test_exporter")
+ROOT = Path(__file__).parents[2]
 Samples = dict[tuple[str, ...], float]
 
 
@@ -33,6 +37,12 @@ def scrape(tiny: TinyPlatform) -> dict[str, Samples]:
             labels = tuple(value for _, value in sorted(sample.labels.items()))
             found.setdefault(sample.name.removeprefix("feature_platform_"), {})[labels] = sample.value
     return found
+
+
+def names(tiny: TinyPlatform) -> set[str]:
+    """Every metric that the exporter can tell, with samples or without."""
+    families = PlatformCollector(tiny.settings, log=LOG).collect()
+    return {f"{one.name}_total" if one.type == "counter" else one.name for one in families}
 
 
 def values_of(samples: Samples, view: str) -> Iterable[float]:
@@ -94,3 +104,42 @@ def test_parts_that_are_down_are_told_and_the_rest_too(tiny: TinyPlatform, valke
     assert found["part_up"] == {("", "ledger"): 0, ("default", "store"): 1}
     assert "view_info" not in found
     assert "store_keys" in found
+
+
+def test_what_the_watch_has_open_is_told_by_the_owners_name_and_then_as_over(tiny: TinyPlatform) -> None:
+    tiny.settings = replace(tiny.settings, valkey_url="valkey://127.0.0.1:1")
+    owner = tiny.registry.view("user_activity").owner
+    told = {"severity": "error", "message": "m"}
+    with Ledger.connect(tiny.settings.ledger_url) as ledger:
+        opened = [
+            ledger.open_incident(kind=kind, subject=subject, owner=by, **{**told, **also})
+            for kind, subject, by, also in (
+                ("source", "user_activity@1 in source s", owner.email, {"severity": "warn"}),
+                ("need", "user_activity@1 in store eu for scores", "unknown@example.com", {}),
+                ("automation", "schedule restore", "platform", {}),
+            )
+        ]
+        # labels of names: kind, owner, store, subject, view
+        assert scrape(tiny)["incident_level"] == {
+            ("source", owner.name, "", "user_activity@1 in source s", "user_activity@1"): 1,
+            ("need", "unknown@example.com", "eu", "user_activity@1 in store eu for scores", "user_activity@1"): 2,
+            ("automation", "platform", "", "schedule restore", ""): 2,
+        }
+        assert opened[0] is not None
+        ledger.change_incident(opened[0], severity="error", message="m")
+        for one in opened[1:]:
+            assert one is not None
+            ledger.resolve_incident(one)
+        again = ledger.open_incident(kind="automation", subject="schedule restore", owner="platform", **told)
+        assert again is not None
+        assert [level for _, level in sorted(scrape(tiny)["incident_level"].items())] == [2, 0, 2]
+
+
+def test_rules_and_reference_name_what_is_exported_and_nothing_else(tiny: TinyPlatform, valkey_url: str) -> None:
+    tiny.settings = replace(tiny.settings, valkey_url=valkey_url)
+    exported = names(tiny)
+    rules = (ROOT / "infra" / "prometheus" / "rules.yml").read_text()
+    assert set(re.findall(rf"{PREFIX}\w+", rules)) <= exported
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "reference" / "metrics.md").read_text(), flags=re.MULTILINE)
+    documented = [PREFIX + name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(documented) == sorted(exported)

@@ -6,30 +6,29 @@ Rule: nothing is computed and no row is read: it shows what the ledger keeps, of
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from feature_platform.cli.output import json_option, print_json, print_table
-from feature_platform.cli.quality_texts import (
-    drift_text,
-    last_told,
-    marks,
-    number,
-    percent,
-    said_of,
-    sparkline,
-    trend_of,
-    value_of,
-)
+from feature_platform.cli.quality_texts import last_told, marks, sparkline, trend_of
 from feature_platform.declaration import load_registry, tested_columns
 from feature_platform.domain.feature_view import Column, FeatureView
-from feature_platform.domain.profile import QUANTILES, FeatureProfile
+from feature_platform.domain.profile import QUANTILES
 from feature_platform.errors import NotDeployedError, UnknownNameError, chosen_from
+from feature_platform.quality import (
+    BatchInHistory,
+    drift_text,
+    history_of,
+    known_checks,
+    missing_text,
+    number,
+    range_text,
+    said_of,
+    value_of,
+    verdict,
+)
 from feature_platform.settings import Settings
-
-if TYPE_CHECKING:
-    from feature_platform.quality import BatchInHistory
 
 _SHOWN_QUANTILES = (0.05, 0.5, 0.95)
 
@@ -56,7 +55,6 @@ def quality(view: str, feature: str | None, check: str | None, last: int, *, as_
     is what does not exist or was not judged.
     """
     from feature_platform.ledger import Ledger  # psycopg2
-    from feature_platform.quality import history_of, known_checks
 
     settings = Settings.from_env()
     if not settings.manifest_path.exists():
@@ -110,8 +108,6 @@ def _headline(view: FeatureView, history: Sequence[BatchInHistory]) -> str:
 
 
 def _print_view(view: FeatureView, history: Sequence[BatchInHistory]) -> None:
-    from feature_platform.quality import verdict
-
     print_table(
         ("feature", "no value", "value", "5 % to 95 %", "trend", "drift", "warned", "failed"),
         (_feature_row(column, history) for column in view.features),
@@ -140,25 +136,14 @@ def _feature_row(column: Column, history: Sequence[BatchInHistory]) -> tuple[str
     told = [found for one in of_batches for found in one.told]
     return (
         column.name,
-        _missing_text(newest.null_rate, newest.profile.nans if newest.profile else 0),
+        missing_text(newest),
         value_of(newest.profile, column.type),
-        _range_text(newest.profile),
+        range_text(newest.profile),
         sparkline([trend_of(one.profile, column.type) for one in of_batches]),
         drift_text(newest),
         str(sum(not one.blocking for one in told) or ""),
         str(sum(one.blocking for one in told) or ""),
     )
-
-
-def _missing_text(rate: float | None, nans: int) -> str:
-    return percent(rate) + (f", {nans:,} NaN" if nans else "")
-
-
-def _range_text(profile: FeatureProfile | None) -> str:
-    if profile is None or not profile.quantiles:
-        return "-"
-    low, high = (profile.quantiles[QUANTILES.index(point)] for point in (0.05, 0.95))
-    return f"{number(low)} to {number(high)}"
 
 
 def _print_feature(column: Column, history: Sequence[BatchInHistory]) -> None:
@@ -175,7 +160,7 @@ def _print_feature(column: Column, history: Sequence[BatchInHistory]) -> None:
                 batch.judged.batch.partition.key,
                 batch.judged.state,
                 f"{batch.judged.profile.row_count:,}",
-                _missing_text(found.null_rate, profile.nans if profile else 0),
+                missing_text(found),
                 value_of(profile, column.type),
                 number(profile.minimum if profile else None),
                 *(number(points.get(point)) for point in (_SHOWN_QUANTILES if between else ())),
@@ -189,8 +174,6 @@ def _print_feature(column: Column, history: Sequence[BatchInHistory]) -> None:
 
 
 def _print_check(check: str, history: Sequence[BatchInHistory]) -> None:
-    from feature_platform.quality import verdict
-
     print_table(
         ("partition", "state", "rows", "verdict", check),
         (

@@ -31,7 +31,7 @@ class PastBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedBatch:
-    """The last attempt at a partition that was computed, and what its rows look like."""
+    """A batch that was computed, published or not, and what its rows look like."""
 
     batch: Batch
     state: str
@@ -47,11 +47,7 @@ select b.batch_id::text, b.batch_seq, b.view, b.partition_start, b.partition_end
        case when g.batch_id is not null then 'retired' when p.batch_id is not null then 'published'
             when x.batch_id is not null then 'failed' when r.batch_id is not null then 'rejected'
             when h.batch_id is not null then 'held' else 'computed' end
-from (
-    select distinct on (partition_start) batch_id from batches join batch_computed using (batch_id)
-    where view = %s order by partition_start desc, batch_seq desc limit %s
-) as last
-join batches b using (batch_id)
+from batches b
 join batch_computed c using (batch_id)
 left join batch_profiles f using (batch_id)
 left join batch_published p using (batch_id)
@@ -59,7 +55,8 @@ left join batch_failed x using (batch_id)
 left join batch_rejected r using (batch_id)
 left join batch_held h using (batch_id)
 left join batch_retired g using (batch_id)
-order by b.partition_start
+where b.batch_id = any(%s::uuid[])
+order by b.partition_start, b.batch_seq
 """
 
 
@@ -134,6 +131,15 @@ class ProfileLedger(LedgerConnection):
 
     def judged(self, view_key: str, *, last: int) -> tuple[JudgedBatch, ...]:
         """The last attempts at the last so many partitions of a view that were computed, oldest first."""
+        found = self._fetch(
+            "select distinct on (partition_start) batch_id::text from batches join batch_computed using (batch_id)"
+            " where view = %s order by partition_start desc, batch_seq desc limit %s",
+            (view_key, last),
+        )
+        return self.judged_batches(batch_id for (batch_id,) in found)
+
+    def judged_batches(self, batch_ids: Iterable[str]) -> tuple[JudgedBatch, ...]:
+        """These batches, by partition, as far as they were computed."""
         return tuple(
             JudgedBatch(
                 batch=read_batch(row),
@@ -141,7 +147,7 @@ class ProfileLedger(LedgerConnection):
                 profile=BatchProfile(batch_id=row[0], row_count=row[7], features=_features(row[8])),
                 state=row[9],
             )
-            for row in self._fetch(_JUDGED, (view_key, last))
+            for row in self._fetch(_JUDGED, ([*batch_ids],))
         )
 
     def _past(

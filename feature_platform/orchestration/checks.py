@@ -16,9 +16,10 @@ import dagster as dg
 from feature_platform.domain.batch import Batch, CheckOutcome
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.orchestration.keys import view_key
-from feature_platform.quality import check_names, suite_of
+from feature_platform.quality import check_names, said_of, suite_of
 
 SHOWN_FAILURES = 20
+SAID_FAILURES = 3
 
 
 def check_specs(manifest: Mapping[str, Any], view: FeatureView) -> tuple[dg.AssetCheckSpec, ...]:
@@ -118,6 +119,7 @@ def _result(
     failed = [outcome for outcome in said if not outcome.passed]
     metadata: dict[str, Any] = {"batches": len(said), "batches_failed": len(failed)}
     if failed:
+        metadata["said"] = _said(failed, partition_of)
         metadata["failures"] = dg.MetadataValue.json(
             [
                 {"partition": partition_of.get(one.batch_id, ""), "batch_id": one.batch_id, **one.detail}
@@ -136,3 +138,10 @@ def _result(
         severity=dg.AssetCheckSeverity.ERROR if any(one.blocking for one in failed) else dg.AssetCheckSeverity.WARN,
         metadata=metadata,
     )
+
+
+def _said(failed: Sequence[CheckOutcome], partition_of: Mapping[str, str]) -> str:
+    """What the check observed where it failed, for people who do not open JSON."""
+    lines = [f"{partition_of.get(one.batch_id, '')}: {said_of(one)}" for one in failed[:SAID_FAILURES]]
+    more = len(failed) - len(lines)
+    return "; ".join([*lines, *([f"and {more} more batches"] if more else [])])

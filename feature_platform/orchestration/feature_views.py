@@ -26,6 +26,8 @@ from feature_platform.orchestration.connections import keep_connections
 from feature_platform.orchestration.failing import dagster_failures
 from feature_platform.orchestration.freshness import freshness_result, freshness_spec
 from feature_platform.orchestration.keys import HOLD_TAG
+from feature_platform.orchestration.profiles import profile_metadata
+from feature_platform.quality import history_of
 from feature_platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ def build_feature_view(
         with dagster_failures(), Ledger.connect(settings.ledger_url) as ledger:
             written = _written(ledger, view, context.run.run_id, partitions)
             outcomes = _outcomes(ledger, written) if specs else ()
+            profiles = {} if failure is not None else _profiles(ledger, view, written, outcomes)
             fresh = freshness_result(settings, view, ledger, now=ledger.now()) if is_judged_here else None
         yield from check_results(outcomes, key=keys.view_key(view), specs=specs, batches=(one.batch for one in written))
         if fresh is not None:
@@ -88,7 +91,9 @@ def build_feature_view(
             raise failure
         for history in written:
             context.add_asset_metadata(
-                metadata.batch_metadata(history), keys.view_key(view), partition_key=history.batch.partition.key
+                metadata.batch_metadata(history) | profiles.get(history.batch.batch_id, {}),
+                keys.view_key(view),
+                partition_key=history.batch.partition.key,
             )
         yield dg.MaterializeResult(asset_key=keys.view_key(view))
 
@@ -156,3 +161,12 @@ def _written(
 
 def _outcomes(ledger: "Ledger", written: "tuple[BatchHistory, ...]") -> tuple[CheckOutcome, ...]:
     return ledger.checks(*(history.batch.batch_id for history in written))
+
+
+def _profiles(
+    ledger: "Ledger", view: FeatureView, written: "tuple[BatchHistory, ...]", outcomes: tuple[CheckOutcome, ...]
+) -> dict[str, dict[str, Any]]:
+    """What is shown of the values of each batch, by its id."""
+    judged = ledger.judged_batches(history.batch.batch_id for history in written)
+    history = history_of(view, judged, outcomes, tested={})
+    return {one.judged.batch.batch_id: profile_metadata(view, one) for one in history}

@@ -13,6 +13,7 @@ from feature_platform.quality.history import BatchInHistory, FeatureInBatch, his
 from feature_platform.quality.judging import judge
 from feature_platform.quality.profiling import profile_batches
 from feature_platform.quality.rules import SUPPORTED, check_names, find_problems, refuse_unjudgeable
+from feature_platform.quality.texts import drift_text, missing_text, number, range_text, said_of, value_of
 from feature_platform.quality.validation import validate_expectations
 
 __all__ = [
@@ -20,15 +21,21 @@ __all__ = [
     "BatchInHistory",
     "FeatureInBatch",
     "check_names",
+    "drift_text",
     "find_problems",
     "history_of",
     "judge",
     "judge_profiles",
     "known_checks",
     "load_earlier",
+    "missing_text",
+    "number",
     "profile_batches",
+    "range_text",
     "refuse_unjudgeable",
+    "said_of",
     "suite_of",
     "validate_expectations",
+    "value_of",
     "verdict",
 ]

@@ -9,6 +9,7 @@ threads are merged as if they were rows, which put the median of 0 … 4,000,000
 from __future__ import annotations
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -191,4 +192,7 @@ def _plain(value: Any) -> float | str | None:
 
 def _rounded(value: float | None) -> float | None:
     """Six digits that count: a profile is an estimate, and is kept for ever."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+    if value is None or not math.isfinite(value):
+        return None
+    # a t-digest of zeros answers with the least normal number
+    return 0.0 if abs(value) <= sys.float_info.min else float(f"{value:.6g}")

@@ -103,6 +103,10 @@ def test_a_range_is_one_run_with_a_batch_and_metadata_per_partition(run_job, led
     assert sorted(event.partition for event in events) == [days(offset) for offset in range(1, 6)]
     ids = {batch.batch.partition.key: batch.batch.batch_id for batch in batches}
     assert {event.partition: event.metadata["batch_id"].value for event in events} == ids
+    for event in events:
+        shown = event.metadata
+        assert shown["worst_null_rate"].value >= 0
+        assert "| `dep_delay_mean_7d` | " in shown["features"].value
 
 
 def expectations_of(result) -> list:

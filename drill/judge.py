@@ -43,6 +43,7 @@ _TABLE_OF = {"airport_weather": "weather", "aircraft_state": "flights"}
 class Told:
     """What one receiver got about a fault."""
 
+    at: datetime
     receiver: str
     status: str
     kind: str
@@ -118,21 +119,43 @@ def judge(records: Path, *, repository: Path) -> Verdict:
     declared = Declared.read(repository / "dbt_project" / "models")
     cases = _cases(log)
     between = Case(name="between", what="nothing is injected", tells=(), injected=_instant(world["at"]))
+    for line in _lines(records / "notices.jsonl"):
+        _judge_notice(line, _case_at(cases, between, _instant(line["at"])), declared)
     views = json.loads((records / "keys.json").read_text(encoding="utf-8"))
     with closing(_raw(repository, world, log, tables={_TABLE_OF[view] for view in views})) as raw:
-        truth = Truth(raw=raw, module=_raw_flights(repository), declared=declared)
+        truth = Truth(raw=raw, module=_raw_flights(repository), declared=declared, holds=_holds(log, cases, between))
         judged = 0
         for answer in _lines(records / "answers.jsonl"):
             judged += _judge_answer(answer, _case_at(cases, between, _instant(answer["at"])), truth)
         is_kept = all((records / f"kept_{view}.jsonl").exists() for view in views)
         lost = list(_lost(records, world, truth)) if is_kept else None
-    for line in _lines(records / "notices.jsonl"):
-        _judge_notice(line, _case_at(cases, between, _instant(line["at"])), declared)
     for case in cases:
         told = {one.receiver for one in case.told if one.status == "firing"}
         if case.detected is not None:
             case.misrouted += [f"{owner} was not told" for owner in case.tells if owner not in told]
     return Verdict(cases=cases, between=between, lost=lost, judged=judged)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Rows that a fault held back."""
+
+    table: str
+    after: datetime
+    through: datetime
+    seen: datetime | None
+    """When the fault was detected, or the first notice of a source or of late rows reached somebody."""
+
+
+def _holds(log: list[dict[str, Any]], cases: list[Case], between: Case) -> list[Hold]:
+    holds = []
+    for line in (line for line in log if line["event"] == "held_back"):
+        case = _case_at(cases, between, _instant(line["at"]))
+        told = [one.at for one in case.told if one.status == "firing" and one.kind in ("source", "late")]
+        seen = min([*told, *([case.detected] if case.detected else [])], default=None)
+        after, through = _instant(line["after"]), _instant(line["through"])
+        holds.append(Hold(table=line["table"], after=after, through=through, seen=seen))
+    return holds
 
 
 # -- the log ---------------------------------------------------------
@@ -178,7 +201,13 @@ def _case_at(cases: list[Case], between: Case, at: datetime) -> Case:
 
 def _judge_notice(line: Mapping[str, Any], case: Case, declared: Declared) -> None:
     notice = line["notice"]
-    told = Told(receiver=line["receiver"], status=notice["status"], kind=notice["kind"], subject=notice["subject"])
+    told = Told(
+        at=_instant(line["at"]),
+        receiver=line["receiver"],
+        status=notice["status"],
+        kind=notice["kind"],
+        subject=notice["subject"],
+    )
     case.told.append(told)
     owner = declared.owners.get(told.subject.partition("@")[0], PLATFORM)
     if told.receiver != owner and not (told.receiver == CONSUMER and told.kind in FELT_ONLINE):
@@ -207,8 +236,10 @@ def _judge_answer(answer: Mapping[str, Any], case: Case, truth: Truth) -> int:
             overdue = truth.overdue_without(view, tuple(row["key"]), event, row["values"], at=at)
             if overdue is None:
                 case.wrong.append(f"{said}: {differs}")
-            elif overdue > truth.declared.arrival[_TABLE_OF[view]] and (case.detected is None or at < case.detected):
-                case.wrong.append(f"{said}: computed without rows that are {overdue} overdue, and nothing was seen")
+            elif truth.is_unseen(view, overdue, at=at):
+                case.wrong.append(
+                    f"{said}: computed without rows that are {at - overdue} overdue, and nothing was seen"
+                )
             else:
                 case.incomplete += 1
     return compared
@@ -221,6 +252,7 @@ class Truth:
     raw: duckdb.DuckDBPyConnection
     module: ModuleType
     declared: Declared
+    holds: list[Hold]
     known: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     def expected(self, view: str, key: tuple[str, ...], event: datetime, *, seen: datetime | None = None) -> Any:
@@ -248,8 +280,8 @@ class Truth:
 
     def overdue_without(
         self, view: str, key: tuple[str, ...], event: datetime, values: Mapping[str, Any], *, at: datetime
-    ) -> timedelta | None:
-        """If the values are those of the rows that had arrived by some instant: how overdue the others were then."""
+    ) -> datetime | None:
+        """If the values are those of the rows that had arrived by then: when the oldest of the others was due."""
         seen = event + _DUE
         while seen <= min(at, event + _LATEST):
             if not self.differences(view, key, event, values, seen=seen):
@@ -257,14 +289,22 @@ class Truth:
             seen += _HOUR / 2
         return None
 
-    def _overdue(self, view: str, event: datetime, *, seen: datetime, at: datetime) -> timedelta:
-        """By how much the oldest row that should have been there, and was not, was late."""
+    def is_unseen(self, view: str, due: datetime, *, at: datetime) -> bool:
+        """Whether a row was overdue for longer than it may be, and nobody had been told of what held it back."""
+        table = _TABLE_OF[view]
+        if at - due <= self.declared.arrival[table]:
+            return False
+        holds = [hold for hold in self.holds if hold.table == table and hold.after < due <= hold.through]
+        return not any(hold.seen is not None and hold.seen <= at for hold in holds)
+
+    def _overdue(self, view: str, event: datetime, *, seen: datetime, at: datetime) -> datetime:
+        """When the oldest row was due that should have been there and was not."""
         (oldest,) = self.raw.execute(
             f"select min(ingested_at) from {_TABLE_OF[view]}_all"
             " where known_at < $1 and ingested_at <= $2 and arrived_at > $2",
             [event, seen],
         ).fetchone() or (None,)
-        return at - oldest if oldest is not None else timedelta(0)
+        return oldest if oldest is not None else at
 
 
 def _equal(expected: Any, found: Any) -> bool:

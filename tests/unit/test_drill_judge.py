@@ -47,11 +47,11 @@ def answer(minutes: float, values: dict[str, Any], *, status: str = "fresh", eve
     return {"at": at(minutes), "view": "airport_weather", "rows": [row]}
 
 
-def notice(minutes: float, receiver: str, status: str = "firing") -> dict[str, Any]:
+def notice(minutes: float, receiver: str, status: str = "firing", kind: str = "stale") -> dict[str, Any]:
     return {
         "at": at(minutes),
         "receiver": receiver,
-        "notice": {"status": status, "kind": "stale", "subject": "airport_weather@1 in store default"},
+        "notice": {"status": status, "kind": kind, "subject": "airport_weather@1 in store default"},
     }
 
 
@@ -170,3 +170,8 @@ def test_rows_that_were_held_back_may_be_missing_only_for_a_while(judged) -> Non
     unseen = [line | {"at": at(90)} if line["event"] != "injected" else line for line in fault(tells=())]
     verdict = judged([answer(81, EWR_WITHOUT_THREE_HOURS)], [], [*unseen, held])
     assert verdict.result["served_wrong_as_fresh"] == 1
+    # a notice that reached somebody counts, whenever the drill looked; of another kind it does not
+    answers = [answer(81, EWR_WITHOUT_THREE_HOURS)]
+    for kind, wrong in (("source", 0), ("stale", 1)):
+        verdict = judged(answers, [notice(80, "airport_operations", kind=kind)], [*unseen, held])
+        assert verdict.result["served_wrong_as_fresh"] == wrong

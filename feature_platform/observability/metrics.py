@@ -51,6 +51,7 @@ def ledger_metrics(ledger: Ledger, registry: FeatureRegistry, *, store: str, now
     yield from _late(ledger, registry)
     yield from _problems(views, find_problems(ledger, registry, stores=(store,), now=now), store=store)
     yield incident_metric(ledger, registry)
+    yield from _parity(ledger, views, store=store)
     yield gauge(
         "silence_end_timestamp_seconds",
         "When a silence ends that somebody made; what it is about is in its labels, empty for everything",
@@ -265,6 +266,30 @@ def _late(ledger: Ledger, registry: FeatureRegistry) -> Iterator[Metric]:
             for quantile, lag in (("0.5", lags.p50), ("0.9", lags.p90), ("0.99", lags.p99), ("1", lags.longest))
         ],
     )
+
+
+def _parity(ledger: Ledger, views: Sequence[FeatureView], *, store: str) -> Iterator[Metric]:
+    last = {view.key: one for view in views if (one := ledger.last_parity(view.key, store))}
+    for name, help_, values in (
+        (
+            "checked_timestamp_seconds",
+            "When a store was last compared with the ledger",
+            {view: one.checked_at.timestamp() for view, one in last.items()},
+        ),
+        (
+            "compared",
+            "Entities that the last comparison looked at",
+            {view: one.compared for view, one in last.items()},
+        ),
+        (
+            "differing",
+            "Entities of the last comparison that differed, also those that a sync settles",
+            {view: one.differing for view, one in last.items()},
+        ),
+    ):
+        yield gauge(
+            f"parity_{name}", help_, ("view", "store"), [((view, store), value) for view, value in values.items()]
+        )
 
 
 def _problems(views: Sequence[FeatureView], found: Sequence[Problem], *, store: str) -> Iterator[Metric]:

@@ -140,6 +140,8 @@ def test_rules_and_reference_name_what_is_exported_and_nothing_else(tiny: TinyPl
     exported = names(tiny)
     rules = (ROOT / "infra" / "prometheus" / "rules.yml").read_text()
     assert set(re.findall(rf"{PREFIX}\w+", rules)) <= exported
+    for dashboard in (ROOT / "infra" / "grafana" / "dashboards").glob("*.json"):
+        assert set(re.findall(rf"{PREFIX}\w+", dashboard.read_text())) <= exported, dashboard.name
     rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "reference" / "metrics.md").read_text(), flags=re.MULTILINE)
     documented = [PREFIX + name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert sorted(documented) == sorted(exported)

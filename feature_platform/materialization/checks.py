@@ -14,6 +14,7 @@ import duckdb
 from feature_platform.domain.batch import Batch, CheckOutcome
 from feature_platform.lake.sql import BATCH_ID
 from feature_platform.materialization.dbt_run import Invocation, NodeResult, severity_of
+from feature_platform.quality import said_of
 
 _SHOWN = 5
 
@@ -66,7 +67,7 @@ def describe_failures(failures: Sequence[CheckOutcome], batches: Sequence[Batch]
     lines = []
     for check, failed in list(by_check.items())[:_SHOWN]:
         where = ", ".join(keys[failure.batch_id] for failure in failed[:_SHOWN]) + (" …" if failed[_SHOWN:] else "")
-        lines.append(f"{check} on {where}: {failed[0].detail.get('message') or dict(failed[0].detail)}")
+        lines.append(f"{check} on {where}: {said_of(failed[0]) or dict(failed[0].detail)}")
     if len(by_check) > _SHOWN:
         lines.append(f"and {len(by_check) - _SHOWN} more checks")
     return "\n           ".join(lines)

@@ -2,7 +2,8 @@
 
 Rule: rows and the mark of how far they reach are one commit; the stream is trimmed after it. So a drain may die
 anywhere and be repeated: nothing is taken twice, and nothing is lost but what the stream's cap had removed before,
-which is counted.
+which is counted. A stream that is behind the mark (the store lost it, or a replica took over that had not got all) is
+read from its beginning, and what the lake has of it is left out.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ ENTRIES_PER_PAGE: Final = 100
 """A request may hold thousands of values; so many requests are in memory at a time, as they came."""
 ROWS_PER_COMMIT: Final = 100_000
 _TIMEOUT_SECONDS: Final = 30.0
+_MARKS: Final = 100
+"""A replica that takes over has heard of one of so many drains."""
 
 StreamId = tuple[int, int]
 _BEGINNING: Final[StreamId] = (0, 0)
@@ -104,14 +107,12 @@ def drain(settings: Settings, *, progress: Callable[[int, int], None] = lambda _
         closing(connect(settings)) as lake,
         closing(open_store(settings.valkey_url, _TIMEOUT_SECONDS)) as store,
     ):
-        after, added_before = _mark(lake, settings.store)
         head = _head(store)
         if head is None:
             return DrainResult(store=settings.store, entries=0, rows=0, unreadable=0, lost=0, dropped=0)
-        last, added, length = head
-        if last < after or added < added_before:
-            after, added_before = _BEGINNING, 0  # the store lost its data: this is another stream
-        reader = _Reader(settings.store, store)
+        last, added, length = head.last, head.added, head.length
+        after, added_before, went_back = _begin(lake, settings.store, head)
+        reader = _Reader(settings.store, store, lake if went_back else None)
         total = DrainResult(store=settings.store, entries=0, rows=0, unreadable=0, lost=0, dropped=0)
         for chunk in _chunks(reader, after, last):
             ends = chunk.through == last
@@ -132,28 +133,58 @@ def drain(settings: Settings, *, progress: Callable[[int, int], None] = lambda _
         return total
 
 
-def _mark(lake: duckdb.DuckDBPyConnection, store: str) -> tuple[StreamId, int]:
-    """Through where the stream was taken over, and how many entries it had been given by then."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Head:
+    """The stream, as of one instant."""
+
+    first: StreamId | None
+    last: StreamId
+    added: int
+    """Entries ever added."""
+    length: int
+
+
+def _begin(lake: duckdb.DuckDBPyConnection, store: str, head: _Head) -> tuple[StreamId, int, bool]:
+    """Behind which entry to begin, how many had been added by then, and whether the lake may have some that follow."""
+    marks = _marks(lake, store)
+    newest, added = next(marks, (_BEGINNING, 0))
+    if newest <= head.last and added <= head.added:
+        return newest, added, False
+    if head.first is None or head.first > newest:  # the store lost its data: this is another stream
+        return _BEGINNING, 0, True
+    # a replica took over that had not heard of the last drain: the one it had heard of is where it begins
+    known = ((through, by) for through, by in marks if through <= head.last and by <= head.added)
+    return (*next(known, (_BEGINNING, 0)), True)
+
+
+def _marks(lake: duckdb.DuckDBPyConnection, store: str) -> Iterator[tuple[StreamId, int]]:
+    """Through where the stream was taken over, and how many entries it had been given by then; newest first."""
     try:
         found = lake.execute(
             f"select through_ms, through_number, entries_added from {drains_table()} where store = ?"
-            " order by drained_at desc limit 1",
+            " order by drained_at desc",
             [store],
-        ).fetchone()
+        )
     except duckdb.CatalogException as error:
         raise NotDeployedError(
             "the lake has no tables for the feature log", found=str(error), hint="run `feature-platform deploy`"
         ) from error
-    return ((found[0], found[1]), found[2]) if found else (_BEGINNING, 0)
+    return (((ms, number), added) for ms, number, added in found.fetchmany(_MARKS))
 
 
-def _head(store: DocumentStore) -> tuple[StreamId, int, int] | None:
-    """Id of the last entry, entries ever added, entries there now: as of one instant. None if nothing was logged."""
+def _head(store: DocumentStore) -> _Head | None:
+    """What the store says of the stream. None if nothing was logged."""
     if not store.call("EXISTS", STREAM):
         return None
     flat = store.call("XINFO", "STREAM", STREAM)
     facts = dict(zip(flat[::2], flat[1::2], strict=True))
-    return _parse_id(facts[b"last-generated-id"]), int(facts[b"entries-added"]), int(facts[b"length"])
+    first = facts[b"first-entry"]
+    return _Head(
+        first=_parse_id(first[0]) if first else None,
+        last=_parse_id(facts[b"last-generated-id"]),
+        added=int(facts[b"entries-added"]),
+        length=int(facts[b"length"]),
+    )
 
 
 def _parse_id(text: bytes) -> StreamId:
@@ -164,9 +195,11 @@ def _parse_id(text: bytes) -> StreamId:
 class _Reader:
     """Reads the stream, and decodes what is in it by the store's own documents."""
 
-    def __init__(self, name: str, store: DocumentStore) -> None:
+    def __init__(self, name: str, store: DocumentStore, taken_before: duckdb.DuckDBPyConnection | None) -> None:
         self._name = name
         self._store = store
+        self._taken_before = taken_before
+        """The lake, if it may have some of the entries."""
         self._catalog = catalog.load(store)
 
     def pages(self, after: StreamId, last: StreamId) -> Iterator[Sequence[tuple[StreamId, bytes]]]:
@@ -185,6 +218,8 @@ class _Reader:
         chunk.entries += 1
         try:
             entry = LogEntry.parse(data)
+            if self._is_taken(entry):
+                return
             rows = [
                 self._row(entry, one, number, key, value)
                 for one in entry.views
@@ -197,6 +232,15 @@ class _Reader:
         for row in rows:
             for name, cell in zip(columns_of(SERVED), row, strict=True):
                 chunk.columns[name].append(cell)
+
+    def _is_taken(self, entry: LogEntry) -> bool:
+        if self._taken_before is None:
+            return False
+        found = self._taken_before.execute(
+            f"select 1 from {served_table()} where store = ? and entry_id = ? and requested_at = ? limit 1",
+            [self._name, entry.entry_id, entry.requested_at],
+        )
+        return found.fetchone() is not None
 
     def _row(self, entry: LogEntry, one: LoggedView, number: int, key: bytes, value: bytes | None) -> tuple[Any, ...]:
         prefix = None if value is None else decode_prefix(value)

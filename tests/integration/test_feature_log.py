@@ -174,6 +174,24 @@ def test_what_the_cap_removed_and_what_is_unreadable_is_counted(platform: Platfo
         drain(settings)
 
 
+def test_a_replica_takes_over_that_had_not_heard_of_the_last_drain(platform: Platform) -> None:
+    ask(platform, at(1, 4), request_id="first")
+    drain(platform.settings)
+    ask(platform, at(1, 5), request_id="second")
+    with closing(Connection(ValkeyAddress.parse(platform.settings.valkey_url), 5.0)) as connection:
+        behind = connection.call("DUMP", STREAM)
+        ask(platform, at(1, 6), request_id="lost with the primary, but drained")
+        assert drain(platform.settings).entries == 2
+        connection.call("RESTORE", STREAM, 0, behind, "REPLACE")
+        ask(platform, at(1, 7), request_id="third")
+    result = drain(platform.settings)
+    assert (result.rows, result.lost) == (4, 0)
+    logged = rows(platform, "distinct request_id, count(*) over (partition by request_id)")
+    assert logged == [("first", 4), ("lost with the primary, but drained", 4), ("second", 4), ("third", 4)]
+    assert waiting(platform) == 0
+    assert drain(platform.settings).entries == 0
+
+
 def offered(log: FeatureLog, count: int, size: int = 1) -> None:
     for _ in range(count):
         log.offer("s", None, at(1), [("v@1", [b"v@1:{k}"] * size, [None] * size)])

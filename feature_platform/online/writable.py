@@ -38,6 +38,9 @@ class WritableStore(DocumentStore, Protocol):
     def close(self) -> None:
         """Close all connections."""
 
+    def on_servers(self, commands: Sequence[Command]) -> list[list[Any]]:
+        """The replies of each server that takes writes."""
+
     def values(self, row_keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of these keys."""
 
@@ -76,6 +79,10 @@ class Server(Connection):
     def name(self) -> str:
         """Its address."""
         return str(self.address)
+
+    def on_servers(self, commands: Sequence[Command]) -> list[list[Any]]:
+        """The replies of the server."""
+        return [self.pipeline(commands)]
 
     def values(self, row_keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of these keys."""

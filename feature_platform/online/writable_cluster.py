@@ -66,6 +66,14 @@ class WritableCluster:
         for group in by_key.values():
             self.run(self.cluster.run(group))
 
+    def on_servers(self, commands: Sequence[Command]) -> list[list[Any]]:
+        """The replies of each primary."""
+        found = self.run(self.cluster.on_primaries(commands))
+        for node, replies in found.items():
+            for reply in replies:
+                raise_if_error(reply, self.cluster.address(node)[0])
+        return list(found.values())
+
     def values(self, row_keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of these keys."""
         return list(self.run(self.cluster.read(row_keys)))
@@ -119,8 +127,8 @@ class WritableCluster:
 
 
 def _routed(command: Command) -> Routed:
-    """A command with its key, which comes first but in `XINFO STREAM key`."""
-    key = command[2] if command[0] == "XINFO" else command[1]
+    """A command with its key, which comes first but in `XINFO STREAM key` and `MEMORY USAGE key`."""
+    key = command[2] if command[0] in ("XINFO", "MEMORY") else command[1]
     return (key if isinstance(key, bytes) else str(key).encode()), command
 
 

@@ -17,6 +17,7 @@ from feature_platform.domain.types import ColumnType
 from feature_platform.domain.windows import Grain, Partition
 from feature_platform.errors import LedgerConflictError, StoreUnavailableError
 from feature_platform.ledger import Ledger
+from feature_platform.observability.store_meters import read_store_meters
 from feature_platform.online import FeatureClient
 from feature_platform.online.settings import OnlineSettings
 from feature_platform.online.slot_positions import slot_keys
@@ -270,6 +271,16 @@ def test_what_is_wrong_is_said(platform, run, cluster, online) -> None:
         pytest.raises(StoreUnavailableError, match="cannot be reached"),
     ):
         gone.begin(VIEW.key)
+
+
+def test_meters_are_of_all_primaries_together(cluster, platform, online) -> None:
+    for i in range(300):
+        online.call("SET", f"v@1:{{{i}}}", bytes(1000))
+    held = [(node.call("DBSIZE"), node.call("MEMORY", "USAGE", node.call("RANDOMKEY"))) for node in cluster.primaries]
+    meters = read_store_meters(cluster.url)
+    assert meters.keys == sum(keys for keys, _ in held) == 300
+    assert meters.memory_of_views == {"v@1": pytest.approx(sum(keys * size for keys, size in held), rel=0.05)}
+    assert meters.memory_bytes > meters.memory_of_views["v@1"]
 
 
 def test_positions_belong_to_slots(cluster, platform, online) -> None:

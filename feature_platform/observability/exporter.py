@@ -13,7 +13,7 @@ from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
 from feature_platform.declaration import FeatureRegistry, load_registry
-from feature_platform.errors import FeaturePlatformError, NotDeployedError, StoreUnavailableError
+from feature_platform.errors import FeaturePlatformError, NotDeployedError
 from feature_platform.ledger import Ledger
 from feature_platform.observability.metrics import ledger_metrics, store_metrics, up_metric
 from feature_platform.observability.store_meters import read_store_meters
@@ -49,7 +49,7 @@ class PlatformCollector(Collector):
     def _from_store(self) -> list[Metric] | None:
         try:
             meters = read_store_meters(self._settings.valkey_url)
-        except StoreUnavailableError as error:
+        except FeaturePlatformError as error:  # a wrong password or address, too: the ledger is told all the same
             self._log.warning("the online store could not be read: %s", error)
             return None
         return list(store_metrics(meters, store=self._settings.store))

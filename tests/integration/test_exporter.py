@@ -106,6 +106,11 @@ def test_parts_that_are_down_are_told_and_the_rest_too(tiny: TinyPlatform, valke
     assert "store_keys" in found
 
 
+def test_an_address_that_is_wrong_is_a_store_that_is_down(tiny: TinyPlatform) -> None:
+    tiny.settings = replace(tiny.settings, valkey_url="nonsense://nowhere")
+    assert scrape(tiny)["part_up"] == {("", "ledger"): 1, ("default", "store"): 0}
+
+
 def test_what_the_watch_has_open_is_told_by_the_owners_name_and_then_as_over(tiny: TinyPlatform) -> None:
     tiny.settings = replace(tiny.settings, valkey_url="valkey://127.0.0.1:1")
     owner = tiny.registry.view("user_activity").owner

@@ -124,9 +124,12 @@ def _print_report(report: ParityReport) -> None:
     outcomes = {kind.value: f"{count:,}" for kind, count in report.outcomes.items()}
     terminal = console()
     places = report.places
+    compared = f"{report.compared - report.pushed:,} entities" + (
+        f" and {report.pushed:,} pushed rows" if report.pushed else ""
+    )
     sampled = "all" if report.fraction >= 1 else f"{report.fraction:.2%}"
     terminal.print(
-        f"{report.view} in store {report.store}: {report.compared:,} entities compared ({sampled} of about"
+        f"{report.view} in store {report.store}: {compared} compared ({sampled} of about"
         f" {report.entities:,}, seed {report.seed}); store at {places.store}, ledger at {places.head}"
     )
     kinds = ("match", "mismatch", "missing", "extra", "expired")
@@ -138,7 +141,7 @@ def _print_report(report: ParityReport) -> None:
             ("entity", "is", "cause", "because", "stored: true as of", "expected"),
             [
                 (
-                    one.entity,
+                    one.row,
                     one.outcome.value,
                     one.cause.value,
                     one.why,
@@ -188,6 +191,8 @@ def _plain(report: ParityReport) -> dict[str, Any]:
         "seed": report.seed,
         "outcomes": {kind.value: count for kind, count in report.outcomes.items() if count},
         "causes": {cause.value: count for cause, count in report.causes.items() if count},
+        "pushed_outcomes": {kind.value: count for kind, count in report.pushed_outcomes.items() if count},
+        "pushed_causes": {cause.value: count for cause, count in report.pushed_causes.items() if count},
         "examples": report.examples,
         "seconds": report.seconds,
     }

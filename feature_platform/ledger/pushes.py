@@ -79,6 +79,10 @@ class PushLedger(LedgerConnection):
         )
         yield from self._pages(view, 0, newer_than, missing, (store, nonce, server_run_id))
 
+    def living_pushes(self, view: str, *, newer_than: datetime | None) -> Iterator[Push]:
+        """The pushes with an event after an instant (None: all), in order, a few at a time."""
+        yield from self._pages(view, 0, newer_than, "", ())
+
     def pushes_after(self, view: str, number: int) -> Iterator[Push]:
         """The pushes behind one, in order, a few at a time."""
         yield from self._pages(view, number, None, "", ())
@@ -118,6 +122,15 @@ class PushLedger(LedgerConnection):
             (view, store, at_sequence),
         )
         return tuple(Acknowledged(number=number, at=at) for number, at in rows)
+
+    def acknowledgers(self, store: str, numbers: Iterable[int]) -> dict[int, set[tuple[str, str]]]:
+        """Which incarnations of a store (nonce, process) had all rows of these pushes; no entry if none had."""
+        rows = self._fetch(
+            "select push_seq, array_agg(distinct nonce || ' ' || server_run_id) from push_acknowledged"
+            " where store = %s and push_seq = any(%s) group by push_seq",
+            (store, list(numbers)),
+        )
+        return {number: {tuple(text.split(" ", 1)) for text in found} for number, found in rows}
 
     def forget_pushed_rows(self, view: str, *, through: int, older_than: datetime) -> int:
         """Delete the rows of pushes up to a number whose events all lie before an instant; how many pushes."""

@@ -71,7 +71,7 @@ def build_parity_asset(settings: Settings, registry: FeatureRegistry, view: Feat
             seed = open_difference.seed if open_difference else None
             report = check_parity(settings, registry, view, seed=seed, **({"sample": None} if config.full else {}))
             if config.repair and report.differing:
-                context.log.warning(f"{report.differing} of {report.compared} entities differed; repairing")
+                context.log.warning(f"{report.differing} of {report.compared} rows differed; repairing")
                 report = repair(settings, registry, report, run_id=context.run.run_id)
         yield dg.MaterializeResult(metadata=_metadata(report), check_results=[_check_result(view, report)])
 
@@ -107,9 +107,9 @@ def _check_result(view: FeatureView, report: "ParityReport") -> dg.AssetCheckRes
         check_name=CHECK,
         passed=not report.differing,
         severity=dg.AssetCheckSeverity.WARN if report.only_late else dg.AssetCheckSeverity.ERROR,
-        description=f"{report.differing} of {report.compared} entities differ: {causes}"
+        description=f"{report.differing} of {report.compared} rows differ: {causes}"
         if report.differing
-        else f"{report.compared} entities compared, none differs",
+        else f"{report.compared} rows compared, none differs",
         metadata=_metadata(report),
     )
 
@@ -124,7 +124,7 @@ def _metadata(report: "ParityReport") -> dict[str, Any]:
                     zip(
                         names,
                         (
-                            one.entity,
+                            one.row,
                             one.outcome.value,
                             one.cause.value,
                             one.why,
@@ -146,6 +146,7 @@ def _metadata(report: "ParityReport") -> dict[str, Any]:
         **{kind.value: report.outcomes.get(kind, 0) for kind in _kinds()},
         **{f"cause: {cause.value}": count for cause, count in report.causes.items() if count},
         "compared": report.compared,
+        "pushed rows compared": report.pushed,
         "entities": report.entities,
         "store_position": report.places.store,
         "ledger_position": report.places.head,

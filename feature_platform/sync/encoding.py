@@ -72,8 +72,8 @@ def encode_absent(view: FeatureView, position: int, batch: pa.RecordBatch) -> En
     return Encoded(keys=encode_keys(view, batch), values=values, keep_until=until)
 
 
-def encode_pushed(view: FeatureView, layout: Layout, number: int, batch: pa.RecordBatch) -> Encoded:
-    """Rows of a push: key columns, `event_timestamp`, and the features.
+def encode_pushed(view: FeatureView, layout: Layout, number: Any, batch: pa.RecordBatch) -> Encoded:
+    """Rows of a push: key columns, `event_timestamp`, and the features; its number, or that of each row.
 
     Raises:
         BatchRejectedError: as `encode_values`.
@@ -107,7 +107,7 @@ def row_keys(view: str, entities: Iterable[Column], batch: pa.RecordBatch) -> pa
 
 
 def encode_values(
-    view: FeatureView, layout: Layout, position: int, batch: pa.RecordBatch, *, is_pushed: bool = False
+    view: FeatureView, layout: Layout, position: Any, batch: pa.RecordBatch, *, is_pushed: bool = False
 ) -> pa.LargeBinaryArray:
     """The values of a batch (`online.codec`). Those of pushed rows begin with the event time, then the push's number.
 

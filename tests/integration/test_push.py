@@ -26,13 +26,17 @@ from feature_platform.ledger import Ledger
 from feature_platform.offline.sets.candidates import Fate
 from feature_platform.offline.sets.explaining import ViewExplanation
 from feature_platform.online import FeatureClient, FeatureStatus, functions
+from feature_platform.online.codec import Layout
 from feature_platform.online.connection import Connection
+from feature_platform.online.keys import push_key, row_key
 from feature_platform.online.settings import ValkeyAddress
 from feature_platform.online.writable import Server
 from feature_platform.orchestration.pushes import build_pushed_asset, build_pushes_schedule
 from feature_platform.settings import Settings
 from feature_platform.sync import publish_schemas, sync
 from feature_platform.sync.encoding import encode_pushed
+from feature_platform.sync.parity import Cause, check_parity, repair
+from feature_platform.sync.parity import pushed as pushed_parity
 from feature_platform.sync.push import FeaturePusher, drain_pushes
 from feature_platform.sync.push.replaying import layout_of, write
 from feature_platform.sync.push.rows import arrow_schema, as_batches, to_ipc
@@ -171,6 +175,63 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
     ("user=1", RequestError, "cannot read the rows"),
     ([7], RequestError, "row 0 is no mapping"),
 ]
+
+
+def test_parity_knows_pushed_rows(platform, pusher, client, monkeypatch) -> None:
+    def check(**options):
+        return check_parity(platform.settings, platform.registry, VIEW, **options)
+
+    def counts(found) -> dict[str, int]:
+        return {kind.value: count for kind, count in found.items() if count}
+
+    def key(user: Any) -> bytes:
+        return push_key(row_key(VIEW.key, str(user).encode()))
+
+    monkeypatch.setattr(pushed_parity, "IN_FLIGHT", timedelta(0))
+    at = datetime.now(UTC) - SECOND
+    platform.add(VIEW, TODAY - DAY, [(1, TODAY, 1, "batch")])
+    sync_view(platform)
+    pusher.push("clicks", [row(user, at, user) for user in range(8)] + [row(8, at - 2 * DAY, 8)])
+    with Server(ValkeyAddress.parse(platform.settings.valkey_url), 5.0) as store:
+        old = store.call("GET", key(2))
+        pusher.push("clicks", [row(2, at, 22)])
+        report = check()
+        assert (counts(report.outcomes), report.pushed) == ({"match": 9, "expired": 1}, 9), report.examples
+        assert not report.differing
+
+        with Ledger.connect(platform.settings.ledger_url) as ledger:  # a pusher that died when it had logged
+            (batch,) = as_batches(VIEW, arrow_schema(VIEW), [row(6, at, 66)], now=datetime.now(UTC))
+            ledger.record_push(VIEW.key, to_ipc(batch), row_count=1, newest_event=at, pushed_by="dies")
+        late = check()
+        assert (counts(late.causes), late.only_late) == ({"late sync": 1}, True)
+        forged = Layout.of((c.name, c.type) for c in VIEW.features).encode(99, at + SECOND, {"n": 666, "page": None})
+        forged = forged[8:16] + forged[:8] + forged[16:]
+        store.call("DEL", key(1))
+        store.call("SET", key(2), old)
+        store.call("SET", key(3), forged)
+        store.call("SET", key(4), b"short")
+        store.call("SET", key("nobody"), forged)
+        report = check(sample=None)
+        assert counts(report.pushed_outcomes) == {"match": 3, "expired": 1, "missing": 1, "mismatch": 4, "extra": 1}
+        assert {one.entity: one.cause for one in report.examples if one.pushed} == {
+            **dict.fromkeys("12", Cause.LOST_WRITE),
+            **dict.fromkeys(("3", "4", "nobody"), Cause.UNKNOWN),
+            "6": Cause.LATE_SYNC,
+        }
+        assert report.differing == 6
+        after = repair(platform.settings, platform.registry, report, run_id="run")
+        assert (counts(after.pushed_outcomes), after.differing) == ({"match": 8, "expired": 1}, 0)
+        assert [read(client, user).values["n"] for user in (1, 2, 3, 6)] == [1, 22, 3, 66]
+
+        store.call("FLUSHALL")
+        report = check()
+        assert counts(report.pushed_causes) == {"store lost data": 8}
+        assert counts(repair(platform.settings, platform.registry, report, run_id="run").pushed_outcomes)["match"] == 8
+        # what was logged a moment ago need not be there yet, and may; what nobody logged may not
+        monkeypatch.setattr(pushed_parity, "IN_FLIGHT", DAY)
+        store.call("DEL", key(1))
+        store.call("SET", key("nobody"), forged)
+        assert counts(check().pushed_outcomes) == {"extra": 1}
 
 
 def test_what_is_refused_leaves_nothing(platform, pusher) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from typing import Final
@@ -25,8 +26,10 @@ from feature_platform.online.writable import WritableStore, open_store
 from feature_platform.settings import Settings
 from feature_platform.sync.parity.comparing import Comparison, Derivation, count_entities
 from feature_platform.sync.parity.judging import Cause, Places
-from feature_platform.sync.parity.report import ParityReport
+from feature_platform.sync.parity.pushed import PushedComparison
+from feature_platform.sync.parity.report import ParityReport, Tally
 from feature_platform.sync.parity.sampling import Sample
+from feature_platform.sync.push.replaying import replay
 from feature_platform.sync.runner import sync
 from feature_platform.sync.writing import TIMEOUT_SECONDS
 
@@ -114,8 +117,8 @@ def repair(
     """Bring the store back to what the ledger derives, and compare the same sample again.
 
     What is merely late, or lost with the whole store, is synced. Anything else means that more may be wrong than the
-    sample shows: every entity is written again. Values that this ledger never wrote are deleted first, because no sync
-    would overwrite them; only those of the sample are known.
+    sample shows: every entity is written again, or, of pushed rows, every living push. Values that this ledger never
+    wrote are deleted first, because no sync would overwrite them; only those of the sample are known.
 
     Raises:
         FeaturePlatformError: as `sync` and `check_parity`.
@@ -127,8 +130,15 @@ def repair(
             for first in range(0, len(report.stray), _KEYS_PER_CALL):
                 online.remove(report.stray[first : first + _KEYS_PER_CALL])
     settled_by_sync = {Cause.LATE_SYNC, Cause.STORE_LOST}
-    rebuild = any(count and cause not in settled_by_sync for cause, count in report.causes.items())
+    of_batches = Counter(report.causes) - Counter(report.pushed_causes)
+    rebuild = any(cause not in settled_by_sync for cause in of_batches)
     sync(settings, registry, report.view, run_id=run_id, store=report.store, rebuild=rebuild, lake=lake)
+    if any(cause not in settled_by_sync for cause in report.pushed_causes):
+        with (
+            closing(open_store(settings.valkey_url, TIMEOUT_SECONDS)) as online,
+            Ledger.connect(settings.ledger_url) as ledger,
+        ):
+            replay(online, ledger, registry.view(report.view), report.store, again=True)
     # the same fraction and seed choose the same entities
     return check_parity(
         settings,
@@ -174,17 +184,30 @@ class _Look:
         derivation = Derivation(published=self._published)
         entities = count_entities(self._lake, view, derivation, head)
         fraction = 1.0 if sample is None or sample >= entities else sample / entities
+        chosen = Sample(fraction=fraction, seed=seed)
         layouts = catalog.load(self._online).layouts
-        tally = Comparison(
+        layouts_of_view = {number: layout for (key, number), layout in layouts.items() if key == view.key}
+        of_batches = Comparison(
             lake=self._lake,
             online=self._online,
             view=view,
             derivation=derivation,
             places=places,
-            layouts={number: layout for (key, number), layout in layouts.items() if key == view.key},
+            layouts=layouts_of_view,
             clock=self._ledger.now,
             progress=progress,
-        ).run(Sample(fraction=fraction, seed=seed))
+        ).run(chosen)
+        pushed = Tally()
+        if view.push:
+            pushed = PushedComparison(
+                lake=self._lake,
+                ledger=self._ledger,
+                online=self._online,
+                view=view,
+                store=self._store,
+                layouts=layouts_of_view,
+            ).run(chosen)
+        tally = of_batches + pushed
         return ParityReport(
             view=view.key,
             store=self._store,
@@ -194,6 +217,8 @@ class _Look:
             seed=seed,
             outcomes=dict(tally.outcomes),
             causes=dict(tally.causes),
+            pushed_outcomes=dict(pushed.outcomes),
+            pushed_causes=dict(pushed.causes),
             examples=tuple(tally.examples),
             stray=tuple(tally.stray),
             seconds=time.monotonic() - started,

@@ -20,16 +20,23 @@ MAX_STRAY: Final = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One entity that differs."""
+    """One row that differs."""
 
     entity: str
     """Its encoded key."""
+    pushed: bool = False
+    """It is the entity's pushed row that differs."""
     outcome: Outcome
     cause: Cause
     why: str
     stored_position: int | None
     stored_event: datetime | None
     expected_event: datetime | None
+
+    @property
+    def row(self) -> str:
+        """Which row, for people."""
+        return f"{self.entity} (pushed)" if self.pushed else self.entity
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,6 +57,15 @@ class Tally:
         if stray_key is not None and len(self.stray) < MAX_STRAY:
             self.stray.append(stray_key)
 
+    def __add__(self, other: Tally) -> Tally:
+        """Both."""
+        return Tally(
+            outcomes=self.outcomes + other.outcomes,
+            causes=self.causes + other.causes,
+            examples=(self.examples + other.examples)[:MAX_EXAMPLES],
+            stray=(self.stray + other.stray)[:MAX_STRAY],
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParityReport:
@@ -66,6 +82,9 @@ class ParityReport:
     """The same seed and fraction choose the same entities."""
     outcomes: Mapping[Outcome, int]
     causes: Mapping[Cause, int]
+    pushed_outcomes: Mapping[Outcome, int]
+    """Of these, those of pushed rows."""
+    pushed_causes: Mapping[Cause, int]
     examples: tuple[Difference, ...]
     stray: tuple[bytes, ...] = ()
     """Keys with values that this ledger did not write."""
@@ -73,13 +92,18 @@ class ParityReport:
 
     @property
     def differing(self) -> int:
-        """Entities that differ."""
+        """Rows that differ: of an entity the batches' and the pushed one."""
         return sum(self.outcomes.get(kind, 0) for kind in DIFFERENCES)
 
     @property
     def compared(self) -> int:
-        """Entities compared."""
+        """Rows compared: of an entity the batches' and the pushed one."""
         return sum(self.outcomes.values())
+
+    @property
+    def pushed(self) -> int:
+        """Pushed rows among them."""
+        return sum(self.pushed_outcomes.values())
 
     @property
     def only_late(self) -> bool:

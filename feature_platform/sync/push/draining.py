@@ -6,7 +6,7 @@ forgets rows only when they are in the lake and so old that no store may have to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,13 +17,12 @@ import pyarrow as pa
 
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.lake import connect
-from feature_platform.lake.push_tables import PUSH_NUMBER, PUSHED_AT, drained_through, drains_table, pushed_table
+from feature_platform.lake.push_tables import drained_through, drains_table, pushed_table
 from feature_platform.lake.tables import transaction
 from feature_platform.ledger import Ledger, deployment_lock, drain_lock
 from feature_platform.settings import Settings
-from feature_platform.sync.push.rows import arrow_schema, from_ipc
+from feature_platform.sync.push.rows import chunks
 
-ROWS_PER_COMMIT: Final = 100_000
 KEPT_BEYOND_TTL: Final = timedelta(days=1)
 """A store's clock and ours may differ; a row that is dead for so long is wanted by nobody."""
 
@@ -58,7 +57,7 @@ def drain_pushes(
     ):
         through = drained_through(lake, view)
         pushes = rows = 0
-        for table, count, last in _chunks(ledger, view, through):
+        for table, count, last in chunks(view, ledger.pushes_after(view.key, through)):
             _write(lake, view, table, last)
             pushes, rows, through = pushes + count, rows + table.num_rows, last
             progress(rows)
@@ -67,24 +66,6 @@ def drain_pushes(
             dead = ledger.now() - view.ttl - KEPT_BEYOND_TTL
             forgotten = ledger.forget_pushed_rows(view.key, through=through, older_than=dead)
         return PushDrain(view=view.key, pushes=pushes, rows=rows, through=through, forgotten=forgotten)
-
-
-def _chunks(ledger: Ledger, view: FeatureView, after: int) -> Iterator[tuple[pa.Table, int, int]]:
-    """Rows for one commit each, the pushes they are of, and the number of the last."""
-    schema = arrow_schema(view)
-    batches: list[pa.RecordBatch] = []
-    rows = last = 0
-    for one in ledger.pushes_after(view.key, after):
-        batch = from_ipc(view, schema, one.arrow)
-        numbers = pa.array([one.number] * batch.num_rows, pa.int64())
-        logged = pa.array([one.pushed_at] * batch.num_rows, pa.timestamp("us", "UTC"))
-        batches.append(batch.append_column(PUSH_NUMBER, numbers).append_column(PUSHED_AT, logged))
-        rows, last = rows + batch.num_rows, one.number
-        if rows >= ROWS_PER_COMMIT:
-            yield pa.Table.from_batches(batches), len(batches), last
-            batches, rows = [], 0
-    if batches:
-        yield pa.Table.from_batches(batches), len(batches), last
 
 
 def _write(lake: duckdb.DuckDBPyConnection, view: FeatureView, rows: pa.Table, through: int) -> None:

@@ -24,8 +24,17 @@ from feature_platform.sync.scattering import ScatteringWriter
 _ACKNOWLEDGED_AT_ONCE: Final = 100
 
 
-def replay(online: WritableStore, ledger: Ledger, view: FeatureView, store: str) -> StorePosition:
+def replay(
+    online: WritableStore, ledger: Ledger, view: FeatureView, store: str, *, again: bool = False
+) -> StorePosition:
     """Write all living pushes of a view that this incarnation of the store has not acknowledged.
+
+    Args:
+        online: the open store.
+        ledger: where the pushes are.
+        view: the view.
+        store: name of the store in the ledger.
+        again: those that it has acknowledged, too.
 
     Returns:
         Which store it was: whoever relies on the pushes being there asks again afterwards (`still_holds`).
@@ -40,9 +49,10 @@ def replay(online: WritableStore, ledger: Ledger, view: FeatureView, store: str)
             ledger.acknowledge_pushes(store, written, nonce=begun.nonce, server_run_id=begun.server_run_id)
             written.clear()
 
-    for one in ledger.pushes_to_write(
+    missing = ledger.pushes_to_write(
         view.key, store, nonce=begun.nonce, server_run_id=begun.server_run_id, newer_than=newer_than
-    ):
+    )
+    for one in ledger.living_pushes(view.key, newer_than=newer_than) if again else missing:
         write(online, encode_pushed(view, layout, one.number, from_ipc(view, schema, one.arrow)))
         written.append(one.number)
         # what was written while the store was replaced is no acknowledgement of the one that is there now

@@ -7,7 +7,7 @@ no integer. A push is refused as a whole, before anything of it is logged.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -18,9 +18,13 @@ import pyarrow.compute as pc
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
 from feature_platform.domain.types import in_lake
 from feature_platform.errors import EntityError, RequestError, TimestampError, chosen_from
+from feature_platform.lake.push_tables import PUSH_NUMBER, PUSHED_AT
+from feature_platform.ledger.pushes import Push
 
 ROWS_PER_PUSH: Final = 10_000
 """A longer input becomes several pushes."""
+ROWS_PER_CHUNK: Final = 100_000
+"""Of pushes that are read back, about so many at a time: a commit of a drain."""
 FUTURE: Final = timedelta(minutes=1)
 """How far the clock of a producer may be ahead of ours."""
 _ACCEPTED: Final = "a list of dicts, a pandas DataFrame, an Arrow table, batch or reader"
@@ -199,3 +203,21 @@ def from_ipc(view: FeatureView, schema: pa.Schema, data: bytes) -> pa.RecordBatc
     for name in absent:
         batch = batch.append_column(name, pa.nulls(batch.num_rows, schema.field(name).type))
     return batch.select(schema.names)
+
+
+def chunks(view: FeatureView, pushes: Iterable[Push]) -> Iterator[tuple[pa.Table, int, int]]:
+    """Rows of logged pushes with number and instant of their push, some pushes at a time; how many, and the last."""
+    schema = arrow_schema(view)
+    batches: list[pa.RecordBatch] = []
+    rows = last = 0
+    for one in pushes:
+        batch = from_ipc(view, schema, one.arrow)
+        numbers = pa.array([one.number] * batch.num_rows, pa.int64())
+        logged = pa.array([one.pushed_at] * batch.num_rows, pa.timestamp("us", "UTC"))
+        batches.append(batch.append_column(PUSH_NUMBER, numbers).append_column(PUSHED_AT, logged))
+        rows, last = rows + batch.num_rows, one.number
+        if rows >= ROWS_PER_CHUNK:
+            yield pa.Table.from_batches(batches), len(batches), last
+            batches, rows = [], 0
+    if batches:
+        yield pa.Table.from_batches(batches), len(batches), last

@@ -14,11 +14,11 @@ import libvalkey
 
 from feature_platform.errors import FeaturePlatformError, StoreUnavailableError
 from feature_platform.online import functions
-from feature_platform.online.cluster import Cluster
+from feature_platform.online.cluster import Cluster, is_passing
 from feature_platform.online.connection import raise_if_error
 from feature_platform.online.exchange import Call, Pause, Routed, Steps
 
-_ASTRAY: Final = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "CROSSSLOT")
+_ASTRAY: Final = ("MOVED", "ASK", "READONLY", "CROSSSLOT")
 _NOT_LOCAL: Final = "non local key"
 _LOADS: Final = 3
 """So often functions are loaded for one exchange: a primary may be promoted or added between two."""
@@ -71,9 +71,9 @@ def in_bulk(cluster: Cluster, bulk: Bulk) -> Steps[list[tuple[Any, Any]]]:
 
 
 def is_astray(reply: object) -> bool:
-    """Whether a call was refused because its keys, or some of them, are served elsewhere now."""
+    """Whether a call was refused because its keys, or some of them, are served elsewhere now, or by nobody yet."""
     message = str(reply)
-    return message.startswith(_ASTRAY) or _NOT_LOCAL in message
+    return message.startswith(_ASTRAY) or _NOT_LOCAL in message or is_passing(message)
 
 
 def load_functions(cluster: Cluster) -> Steps[None]:

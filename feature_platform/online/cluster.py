@@ -28,6 +28,8 @@ _FEW: Final = 8
 """A node that redirects more keys than this at once has lost its part: the whole map is learned anew."""
 _READ_ONLY: Final = "ro:"
 _WAIT_FOR: Final = ("TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN")
+_DOWN_IN_FUNCTION: Final = "while the cluster is down"
+"""What a function says that met the same within: an `ERR`, without a code of its own."""
 _CLUSTER_SLOTS: Final = libvalkey.pack_command(("CLUSTER", "SLOTS"))
 _ASKING: Final = libvalkey.pack_command(("ASKING",))
 
@@ -168,7 +170,7 @@ class Cluster:
                 continue
             message = str(reply)
             redirection = parse_redirection(message, node.removeprefix(_READ_ONLY))
-            if redirection is None and not message.startswith(_WAIT_FOR):
+            if redirection is None and not is_passing(message):
                 raise_if_error(reply, self.address(node)[0])
             left.append(i)
             if redirection is None:
@@ -216,6 +218,11 @@ class Cluster:
             self._map, self._suspect = parse_slots(outcome[0], node), False
             return None
         return error
+
+
+def is_passing(message: str) -> bool:
+    """Whether an error of the server says that the same call may succeed later."""
+    return message.startswith(_WAIT_FOR) or _DOWN_IN_FUNCTION in message
 
 
 def _pauses() -> Generator[float]:

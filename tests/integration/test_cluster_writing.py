@@ -9,30 +9,37 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from cluster_support import Cluster, migrate
+from cluster_support import Cluster, ClusterNode, migrate, wait_until
 from offline_platform import Platform, declare, measured, registry_of
 
 from feature_platform import lake
 from feature_platform.domain.types import ColumnType
 from feature_platform.domain.windows import Grain, Partition
 from feature_platform.errors import LedgerConflictError, StoreUnavailableError
+from feature_platform.lake.log_tables import plan_tables, served_table
 from feature_platform.ledger import Ledger
 from feature_platform.observability.store_meters import read_store_meters
-from feature_platform.online import FeatureClient
+from feature_platform.online import FeatureClient, LogSettings
+from feature_platform.online.feature_log import STREAM
 from feature_platform.online.settings import OnlineSettings
 from feature_platform.online.slot_positions import slot_keys
 from feature_platform.online.slots import SLOTS, key_slot
 from feature_platform.online.writable import open_store
 from feature_platform.online.writable_cluster import WritableCluster
+from feature_platform.served_log import drain
 from feature_platform.settings import Settings
-from feature_platform.sync import SyncResult, reading, resuming, sync
+from feature_platform.sync import SyncResult, publish_schemas, reading, resuming, sync
 from feature_platform.sync import plan as plans
 from feature_platform.sync.dropping import drop
 from feature_platform.sync.parity import Cause, check_parity, repair
+from feature_platform.sync.push import FeaturePusher, drain_pushes
 
 MARCH = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 VIEW = declare("flights", entities={"carrier": ColumnType.VARCHAR}, features={"n": ColumnType.BIGINT})
+PUSHED = declare(
+    "clicks", entities={"user": ColumnType.BIGINT}, features={"n": ColumnType.BIGINT}, ttl=2 * DAY, push=True
+)
 ROWS = 3000
 CARRIERS = [f"c{i}" for i in range(ROWS)]
 
@@ -41,10 +48,10 @@ CARRIERS = [f"c{i}" for i in range(ROWS)]
 def platform(settings: Settings, cluster: Cluster) -> Platform:
     for node in cluster.primaries:
         node.call("FLUSHALL")
-    platform = Platform(dataclasses.replace(settings, valkey_url=cluster.url), registry_of(VIEW))
-    platform.deploy()
+    platform = Platform(dataclasses.replace(settings, valkey_url=cluster.url), registry_of(VIEW, PUSHED))
+    platform.deploy(*(statement for _, statements in plan_tables({}) for statement in statements))
     with Ledger.connect(settings.ledger_url) as ledger:
-        views = {VIEW.key: dataclasses.asdict(VIEW)}
+        views = {view.key: dataclasses.asdict(view) for view in (VIEW, PUSHED)}
         ledger.record_deployment(platform_version="1", manifest_hash="h", views=views)
     return platform
 
@@ -94,6 +101,12 @@ def once_at(call: int, act: Callable[[], Any]) -> Callable[[int, int], None]:
     """Progress that does something when it is told for the nth time."""
     calls = iter(range(1, 1000))
     return lambda _done, _total: act() if next(calls) == call else None
+
+
+def has_copied_all(primary: ClusterNode) -> bool:
+    """Whether the replica has everything that the primary acknowledged."""
+    facts = dict(line.split(":", 1) for line in primary.call("INFO", "replication").decode().split() if ":" in line)
+    return f"offset={facts['master_repl_offset']}," in facts["slave0"]
 
 
 def is_in_parity(platform: Platform) -> bool:
@@ -232,6 +245,46 @@ def test_a_primary_dies_while_it_is_written(platform, run, cluster, online, in_s
     # what was there is there: nothing is written again after a failover
     assert run().entities == 0
     assert read(cluster) == values(10_000)
+
+
+def test_what_is_pushed_and_logged_outlives_a_primary(platform, cluster) -> None:
+    users = [{"user": user} for user in range(30)]
+    at = datetime.now(UTC)
+
+    def rows(n: int) -> list[dict[str, Any]]:
+        return [{**user, "event_timestamp": at + n * timedelta(milliseconds=1), "n": n} for user in users]
+
+    def ask(client: FeatureClient, request_id: str) -> set[int | None]:
+        return set(client.get_online_features("clicks", users, request_id=request_id).to_columns()["n"])
+
+    publish_schemas(cluster.url, platform.registry)
+    settings = OnlineSettings.parse(cluster.url, timeout_seconds=30.0)
+    with (
+        FeaturePusher(platform.settings, platform.registry, pushed_by="test") as pusher,
+        FeatureClient(settings, log=LogSettings()) as client,
+    ):
+        assert pusher.push("clicks", rows(1)).acknowledged
+        assert ask(client, "before") == {1}
+        wait_until(lambda: client.log.counts().logged == 1)
+        assert (drain(platform.settings).entries, drain(platform.settings).entries) == (1, 0)
+        assert ask(client, "between") == {1}
+        wait_until(lambda: client.log.counts().logged == 2)
+        victim = cluster.owner(key_slot(STREAM.encode()))
+        wait_until(lambda: has_copied_all(victim))
+        victim.kill()
+        pusher.push("clicks", rows(2))  # whatever the store had time to say of it, the ledger has it
+        assert sync(platform.settings, platform.registry, PUSHED, run_id="run").to_position == 0
+        assert ask(client, "after") == {2}
+        wait_until(lambda: client.log.counts().logged == 3)
+        cluster.revive(victim)
+        pusher.push("clicks", [*rows(1)[:5], *rows(3)[5:]])
+        assert ask(client, "at last") == {2, 3}, "late pushes lose"
+    result = drain(platform.settings)
+    assert (result.entries, result.rows, result.lost, result.dropped) == (3, 90, 0, 0)
+    with closing(lake.connect(platform.settings, read_only=True)) as connection:
+        logged = connection.execute(f"select request_id, count(*) from {served_table()} group by 1 order by 1")
+        assert logged.fetchall() == [("after", 30), ("at last", 30), ("before", 30), ("between", 30)]
+    assert drain_pushes(platform.settings, PUSHED).rows == 90
 
 
 def test_a_sync_that_was_ended_goes_on_unless_a_slot_changed(platform, run, cluster, online, monkeypatch) -> None:

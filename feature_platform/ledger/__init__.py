@@ -14,7 +14,7 @@ from feature_platform.ledger.incidents import IncidentLedger
 from feature_platform.ledger.journal import Journal, SyncLedger
 from feature_platform.ledger.late import LateLedger
 from feature_platform.ledger.locks import deployment_lock, drain_lock
-from feature_platform.ledger.meters import MeterLedger, SyncTotals, ViewTotals
+from feature_platform.ledger.meters import DrainTotals, MeterLedger, SyncTotals, ViewTotals
 from feature_platform.ledger.migrating import migrate
 from feature_platform.ledger.parity import ParityLedger, ParityRecord
 from feature_platform.ledger.profiles import JudgedBatch, PastBatch, ProfileLedger
@@ -58,6 +58,7 @@ __all__ = [
     "Acknowledged",
     "BatchHistory",
     "Deployment",
+    "DrainTotals",
     "HeldBatch",
     "Incident",
     "JudgedBatch",

@@ -5,6 +5,7 @@ Rule: every number only grows, because the tables only grow; so a reader that wa
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -45,8 +46,61 @@ class SyncTotals:
     last_ended_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainTotals:
+    """The feature log of one online store since the ledger began; what the lake holds of it, but for a crash."""
+
+    store: str
+    entries: int
+    """Requests."""
+    rows: int
+    unreadable: int
+    lost: int
+    """Removed by the stream's cap before they were drained."""
+    dropped: int
+    """By clients."""
+    last_drained_at: datetime
+
+
 class MeterLedger(LedgerConnection):
-    """Totals for metrics and for the bill. Two statements, each one pass over the index of its tables."""
+    """Totals for metrics and for the bill. A few statements, each one pass over the index of its tables."""
+
+    def record_drain(self, store: str, *, entries: int, rows: int, unreadable: int, lost: int, dropped: int) -> None:
+        """Count what a commit of a drain took over. The lake has it already: who dies in between is not counted."""
+        with self._append() as append:
+            append.insert(
+                "insert into log_drained (store, entries, row_count, unreadable, lost, dropped) values %s returning 1",
+                [(store, entries, rows, unreadable, lost, dropped)],
+            )
+
+    def drain_totals(self) -> tuple[DrainTotals, ...]:
+        """Every store whose feature log was ever drained, by name."""
+        rows = self._fetch(
+            "select store, sum(entries)::bigint, sum(row_count)::bigint, sum(unreadable)::bigint, sum(lost)::bigint,"
+            " sum(dropped)::bigint, max(drained_at) from log_drained group by store order by store"
+        )
+        return tuple(
+            DrainTotals(
+                store=row[0],
+                entries=row[1],
+                rows=row[2],
+                unreadable=row[3],
+                lost=row[4],
+                dropped=row[5],
+                last_drained_at=row[6],
+            )
+            for row in rows
+        )
+
+    def bytes_of(self, batch_ids: Iterable[str]) -> dict[str, int]:
+        """Bytes that these batches were computed to, by view."""
+        return dict(
+            self._fetch(
+                "select b.view, sum(c.byte_count)::bigint from batch_computed c join batches b using (batch_id)"
+                " where c.batch_id = any(%s::uuid[]) group by b.view",
+                (list(batch_ids),),
+            )
+        )
 
     def computed_through(self, view_key: str) -> datetime | None:
         """End of the last partition that a batch with rows was computed for, published or not; None without one."""

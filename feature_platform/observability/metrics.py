@@ -23,6 +23,7 @@ from feature_platform.observability.freshness import newest_event
 from feature_platform.observability.frontiers import frontiers_of
 from feature_platform.observability.incident_metrics import incident_metric
 from feature_platform.observability.kinds import LEDGER_KINDS, Problem
+from feature_platform.observability.log_metrics import log_metrics, waiting_metrics
 from feature_platform.observability.problems import find_problems, served_facts
 from feature_platform.observability.store_meters import StoreMeters
 
@@ -46,8 +47,9 @@ def ledger_metrics(ledger: Ledger, registry: FeatureRegistry, *, store: str, now
         ("view", "store", "clock"),
         [sample for view in views for sample in _clocks(ledger, view, active[view.key], store=store)],
     )
-    yield from _holdings(active)
+    yield from _holdings(ledger, active)
     yield from _totals(ledger)
+    yield from log_metrics(ledger.drain_totals(), store=store)
     yield from _late(ledger, registry)
     yield from _problems(views, find_problems(ledger, registry, stores=(store,), now=now), store=store)
     yield incident_metric(ledger, registry)
@@ -96,6 +98,7 @@ def store_metrics(meters: StoreMeters, *, store: str) -> Iterator[Metric]:
         ("store", "view"),
         [((store, view), size) for view, size in sorted(meters.memory_of_views.items())],
     )
+    yield from waiting_metrics(meters, store=store)
 
 
 def up_metric(parts: Mapping[tuple[str, str], bool]) -> Metric:
@@ -183,13 +186,16 @@ def _clocks(
             yield (view.key, store if clock == "online" else "", clock), at.timestamp()
 
 
-def _holdings(active: Mapping[str, Sequence[PublishedBatch]]) -> Iterator[Metric]:
+def _holdings(ledger: Ledger, active: Mapping[str, Sequence[PublishedBatch]]) -> Iterator[Metric]:
     for name, help_, size in (
         ("partitions", "Partitions with a published batch", len),
         ("rows", "Rows of the batches that readers see", lambda batches: sum(one.row_count for one in batches)),
     ):
         samples = [((view,), size(batches)) for view, batches in active.items()]
         yield gauge(f"view_active_{name}", help_, ("view",), samples)
+    sizes = ledger.bytes_of(one.batch_id for batches in active.values() for one in batches)
+    samples = [((view,), sizes.get(view, 0)) for view in active]
+    yield gauge("view_active_bytes", "Bytes in the lake of the batches that readers see", ("view",), samples)
 
 
 def _totals(ledger: Ledger) -> Iterator[Metric]:
@@ -229,6 +235,13 @@ def _totals(ledger: Ledger) -> Iterator[Metric]:
         ("sync_seconds", "Seconds that syncs took", "seconds"),
     ):
         yield counter(name, help_, ("view", "store"), [((one.view, one.store), getattr(one, field)) for one in syncs])
+
+    yield gauge(
+        "sync_ended_timestamp_seconds",
+        "When the last sync ended",
+        ("view", "store"),
+        [((one.view, one.store), one.last_ended_at.timestamp()) for one in syncs],
+    )
 
 
 def _late(ledger: Ledger, registry: FeatureRegistry) -> Iterator[Metric]:

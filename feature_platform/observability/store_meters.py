@@ -1,4 +1,4 @@
-"""What an online store says of itself: memory, keys, connections, and what each view's keys take.
+"""What an online store says of itself: memory, keys, connections, what each view's keys take, what its log holds.
 
 Rule: bounded. A view's memory is estimated from a fixed number of random keys of each server; nothing scans the keys.
 """
@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
+from feature_platform.online.feature_log import STREAM
 from feature_platform.online.writable import WritableStore, open_store
 
 TIMEOUT_SECONDS: Final = 5.0
@@ -29,6 +30,10 @@ class StoreMeters:
     commands: int
     memory_of_views: Mapping[str, float]
     """By `name@version`, estimated by server: bytes of the view's sampled keys, times all keys, over all samples."""
+    log_entries: int
+    """Requests in the feature log, to be drained."""
+    log_oldest_at: float
+    """When the oldest of them was logged, by the server's clock, in seconds since 1970; 0 if there is none."""
 
 
 def read_store_meters(valkey_url: str) -> StoreMeters:
@@ -50,6 +55,7 @@ def read_store_meters(valkey_url: str) -> StoreMeters:
         memory: Counter[str] = Counter()
         for count, sampled in zip(keys, samples, strict=True):
             memory.update(_memory_of_views(store, sampled, count))
+        waiting, oldest = store.pipeline([("XLEN", STREAM), ("XRANGE", STREAM, "-", "+", "COUNT", 1)])
         has_limit = all(int(info["maxmemory"]) for info in infos)
         return StoreMeters(
             memory_bytes=total("used_memory"),
@@ -59,6 +65,8 @@ def read_store_meters(valkey_url: str) -> StoreMeters:
             evicted_keys=total("evicted_keys"),
             commands=total("total_commands_processed"),
             memory_of_views=memory,
+            log_entries=waiting,
+            log_oldest_at=int(oldest[0][0].partition(b"-")[0]) / 1000 if oldest else 0.0,
         )
 
 

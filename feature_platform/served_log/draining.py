@@ -120,6 +120,14 @@ def drain(settings: Settings, *, progress: Callable[[int, int], None] = lambda _
             lost = max(0, added - added_before - taken) if ends else 0
             reached = added if ends else added_before + taken
             _write(lake, settings.store, chunk, added=reached, lost=lost)
+            ledger.record_drain(
+                settings.store,
+                entries=chunk.entries,
+                rows=chunk.rows,
+                unreadable=chunk.unreadable,
+                lost=lost,
+                dropped=chunk.dropped,
+            )
             store.call("XTRIM", STREAM, "MINID", f"{chunk.through[0]}-{chunk.through[1] + 1}")
             total = DrainResult(
                 store=settings.store,

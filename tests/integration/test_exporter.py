@@ -19,6 +19,7 @@ from feature_platform.ledger import Ledger
 from feature_platform.observability.exporter import PlatformCollector
 from feature_platform.observability.families import PREFIX
 from feature_platform.observability.kinds import LEDGER_KINDS
+from feature_platform.online.feature_log import STREAM
 from feature_platform.sync import sync
 
 LOG = logging.getLogger("test_exporter")
@@ -83,6 +84,30 @@ def test_what_is_served_and_what_is_not(tiny: TinyPlatform, valkey_url: str) -> 
     assert after["view_checks_total"][("passed", view.key)] > 0
     assert after["sync_entities_total"][("default", view.key)] == 2
     assert after["store_view_memory_bytes"][("default", "another@1")] > after["store_keys"][("default",)]
+    # the feature log: nothing yet, then one request that waits, then what drains counted
+    assert (after["log_waiting_entries"], after["log_oldest_waiting_timestamp_seconds"]) == (
+        {("default",): 0},
+        {("default",): 0},
+    )
+    assert set(after["log_missing_entries_total"].values()) == {0}
+    with closing(valkey.Valkey.from_url(valkey_url)) as client:
+        client.xadd(STREAM, {"e": b""}, id="1700000000500-0")
+    with Ledger.connect(tiny.settings.ledger_url) as ledger:
+        for _ in range(2):
+            ledger.record_drain("default", entries=5, rows=9, unreadable=0, lost=2, dropped=1)
+    logged = scrape(tiny)
+    assert logged["log_waiting_entries"] == {("default",): 1}
+    assert logged["log_oldest_waiting_timestamp_seconds"] == {("default",): 1_700_000_000.5}
+    assert logged["log_drained_rows_total"] == {("default",): 18}
+    assert logged["log_missing_entries_total"] == {
+        ("lost", "default"): 4,
+        ("dropped", "default"): 2,
+        ("unreadable", "default"): 0,
+    }
+    assert list(values_of(logged["view_active_bytes"], view.key)) == list(
+        values_of(logged["view_computed_bytes_total"], view.key)
+    )
+    assert after["sync_ended_timestamp_seconds"][("default", view.key)] >= clocks["online"]
     with Ledger.connect(tiny.settings.ledger_url) as ledger:
         for seconds in (60, 0):  # a beat that arrives late sets nothing back
             ledger.beat({"watch": datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)})

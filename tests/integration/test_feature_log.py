@@ -156,6 +156,9 @@ def test_what_the_cap_removed_and_what_is_unreadable_is_counted(platform: Platfo
         connection.call("XTRIM", STREAM, "MAXLEN", 2)
     result = drain(platform.settings)
     assert (result.entries, result.unreadable, result.lost, result.rows) == (2, 2, 1, 0)
+    with Ledger.connect(platform.settings.ledger_url) as ledger:
+        (counted,) = ledger.drain_totals()
+    assert (counted.store, counted.entries, counted.unreadable, counted.lost, counted.rows) == ("default", 2, 2, 1, 0)
     # the store lost its data: another stream, from its beginning
     with closing(Connection(ValkeyAddress.parse(platform.settings.valkey_url), 5.0)) as connection:
         connection.call("DEL", STREAM)

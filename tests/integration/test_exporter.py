@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import valkey
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from tiny_platform import TinyPlatform
 
@@ -40,10 +40,13 @@ def scrape(tiny: TinyPlatform) -> dict[str, Samples]:
     return found
 
 
+def collect(tiny: TinyPlatform) -> list[Metric]:
+    return [*PlatformCollector(tiny.settings, log=LOG).collect()]
+
+
 def names(tiny: TinyPlatform) -> set[str]:
     """Every metric that the exporter can tell, with samples or without."""
-    families = PlatformCollector(tiny.settings, log=LOG).collect()
-    return {f"{one.name}_total" if one.type == "counter" else one.name for one in families}
+    return {f"{one.name}_total" if one.type == "counter" else one.name for one in collect(tiny)}
 
 
 def values_of(samples: Samples, view: str) -> Iterable[float]:
@@ -96,6 +99,8 @@ def test_what_is_served_and_what_is_not(tiny: TinyPlatform, valkey_url: str) -> 
         for _ in range(2):
             ledger.record_drain("default", entries=5, rows=9, unreadable=0, lost=2, dropped=1)
     logged = scrape(tiny)
+    told = {sample.name: set(sample.labels) for one in collect(tiny) for sample in one.samples}
+    assert {name: set(documented()[name].split(", ")) for name in told} == told
     assert logged["log_waiting_entries"] == {("default",): 1}
     assert logged["log_oldest_waiting_timestamp_seconds"] == {("default",): 1_700_000_000.5}
     assert logged["log_drained_rows_total"] == {("default",): 18}
@@ -172,6 +177,12 @@ def test_rules_and_reference_name_what_is_exported_and_nothing_else(tiny: TinyPl
     assert set(re.findall(rf"{PREFIX}\w+", rules)) <= exported
     for dashboard in (ROOT / "infra" / "grafana" / "dashboards").glob("*.json"):
         assert set(re.findall(rf"{PREFIX}\w+", dashboard.read_text())) <= exported, dashboard.name
-    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "reference" / "metrics.md").read_text(), flags=re.MULTILINE)
-    documented = [PREFIX + name for row in rows for name in re.findall(r"`(\w+)`", row)]
-    assert sorted(documented) == sorted(exported)
+    assert sorted(documented()) == sorted(exported)
+
+
+def documented() -> dict[str, str]:
+    """Every metric of the reference, and its labels."""
+    rows = re.findall(
+        r"^\| (`.*?) \| (.*?) \|", (ROOT / "docs" / "reference" / "metrics.md").read_text(), flags=re.MULTILINE
+    )
+    return {PREFIX + name: labels for names_, labels in rows for name in re.findall(r"`(\w+)`", names_)}

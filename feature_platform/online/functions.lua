@@ -27,11 +27,17 @@ local function write(keys, args)
     local now = now_ms()
     local written, refused, dead = 0, 0, 0
     for i, key in ipairs(keys) do
-        local value, keep_until = args[2 * i - 1], tonumber(args[2 * i])
+        local value, kept = args[2 * i - 1], args[2 * i]
         local held = server.call('GETRANGE', key, 0, 7)
         if #held == 8 and later(held, value) then
             refused = refused + 1
+        elseif #held == 8 and #value > PREFIX_BYTES and kept ~= '0' then
+            -- what the branch below comes to for such a row, in cheaper words: no expiry is the greatest one to GT, too
+            server.call('PEXPIREAT', key, kept, 'GT')
+            server.call('SET', key, value, 'KEEPTTL')
+            written = written + 1
         else
+            local keep_until = tonumber(kept)
             local expiry = #held == 8 and server.call('PEXPIRETIME', key) or ABSENT
             local is_tombstone = #value == PREFIX_BYTES
             if is_tombstone and (keep_until == 0 or expiry == NO_EXPIRY) then

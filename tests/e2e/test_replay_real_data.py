@@ -214,7 +214,7 @@ def replay(postgres_server, valkey_server: str, service_home: Path, databases: l
     deploy(settings, environ=clock.dbt_environment)
     there = now - clock.shift
     with (
-        dg.DagsterInstance.ephemeral() as instance,
+        dg.instance_for_test() as instance,
         closing(
             raw_flights.raw_database(
                 shift=clock.shift, since=there - timedelta(days=40), until=there + timedelta(days=1)

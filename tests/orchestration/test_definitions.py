@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,10 +15,12 @@ import pytest
 from feature_platform.declaration import load_registry
 from feature_platform.declaration.manifest import load_manifest
 from feature_platform.domain.feature_view import FreshnessSla
+from feature_platform.domain.windows import Grain
 from feature_platform.ledger import Ledger
 from feature_platform.materialization.dbt_parse import parse
 from feature_platform.orchestration import build_definitions, keys
 from feature_platform.orchestration.freshness import build_freshness_sensor
+from feature_platform.orchestration.schedules import CATCH_UP
 from feature_platform.orchestration.serving import native_freshness
 from feature_platform.settings import PREFIX, Settings
 
@@ -42,7 +45,7 @@ def home(tmp_path_factory):
     return home
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def environ(home):
     return {
         PREFIX + "PROJECT": str(PROJECT),
@@ -54,13 +57,14 @@ def environ(home):
     }
 
 
-@pytest.fixture
-def repository(environ, monkeypatch) -> dg.RepositoryDefinition:
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    from feature_platform.definitions import defs
+@pytest.fixture(scope="module")
+def repository(environ) -> dg.RepositoryDefinition:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        from feature_platform.definitions import defs
 
-    return defs().get_repository_def()
+        return defs().get_repository_def()
 
 
 def test_asset_keys(repository):
@@ -205,6 +209,39 @@ def test_a_tick_asks_for_the_partition_that_just_became_due(repository, schedule
     assert again.run_key == request.run_key
 
 
+def test_after_an_outage_a_tick_asks_for_what_was_missed(repository, home):
+    registry = load_registry(home / "dbt" / "manifest.json")
+    definition = repository.get_schedule_def("daily_features_after_90_min")
+    tick = datetime(2026, 11, 20, 1, 30, tzinfo=UTC)
+    with dg.instance_for_test() as instance:
+
+        def asked() -> list[str]:
+            context = dg.build_schedule_context(
+                instance=instance, scheduled_execution_time=tick, repository_def=repository
+            )
+            return [request.partition_key for request in definition.evaluate_tick(context).run_requests]
+
+        def ran(day: str, **tags: str) -> None:
+            tags = {"dagster/schedule_name": definition.name, "dagster/partition": day, **tags}
+            instance.add_run(dg.DagsterRun(job_name=definition.name, run_id=str(uuid.uuid4()), tags=tags))
+
+        ran("2026-11-01", **{"dagster/schedule_name": "another"})
+        assert asked() == ["2026-11-19"], "what is older than the schedule is a backfill's"
+        ran("2026-11-15")
+        ran("2026-11-14")  # repeated later
+        assert asked() == ["2026-11-16", "2026-11-17", "2026-11-18", "2026-11-19"]
+        for view in ("carrier_delays", "route_delays"):
+            materialization = dg.AssetMaterialization(
+                keys.view_key(registry.views[f"{view}@1"]), partition="2026-11-17"
+            )
+            instance.report_runless_asset_event(materialization)
+        assert asked() == ["2026-11-16", "2026-11-18", "2026-11-19"], "somebody has computed it meanwhile"
+        ran("2026-11-19")
+        assert asked() == ["2026-11-19"]
+        tick = datetime(2027, 11, 20, 1, 30, tzinfo=UTC)
+        assert len(asked()) == CATCH_UP[Grain.DAY] + 1
+
+
 def test_before_its_first_partition_a_view_is_left_alone(repository):
     definition = repository.get_schedule_def("daily_features_after_90_min")
     data = evaluated(definition, repository, datetime(2012, 6, 1, 1, 30, tzinfo=UTC))
@@ -213,7 +250,7 @@ def test_before_its_first_partition_a_view_is_left_alone(repository):
 
 
 def evaluated(definition, repository, instant):
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.instance_for_test() as instance:
         context = dg.build_schedule_context(
             instance=instance, scheduled_execution_time=instant, repository_def=repository
         )

@@ -43,8 +43,10 @@ from feature_platform.sync.writing import TIMEOUT_SECONDS, Writers, open_writer
 
 MAX_PLANS: Final = 5
 """How often a sync plans again when the store changes under it before it gives up."""
-LAKE_MEMORY: Final = "200MB"
+LAKE_MEMORY: Final = "128MB"
 """What DuckDB may hold of a sync's own connection; joins that need more are spilled to disk."""
+LAKE_THREADS: Final = 2
+"""What DuckDB needs grows with its threads, and two read faster than a server takes rows."""
 
 Progress = Callable[[int, int], None]
 """Called with the entities sent so far and the entities to assert."""
@@ -222,7 +224,7 @@ class _Attempt:
         if self._lake is not None:
             yield self._lake
             return
-        with closing(connect(self._settings, read_only=True)) as lake:
+        with closing(connect(self._settings, read_only=True, threads=LAKE_THREADS)) as lake:
             lake.execute(f"set memory_limit = '{LAKE_MEMORY}'")
             yield lake
 

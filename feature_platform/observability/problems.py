@@ -239,7 +239,7 @@ def _differs(registry: FeatureRegistry, view: FeatureView, ledger: Ledger, store
         registry,
         place=f"store {store}",
         severity="error",
-        message=f"{found.differing} of {found.compared} entities of {view.key} compared in store {store} at"
+        message=f"{found.differing} of {found.compared} rows of {view.key} compared in store {store} at"
         f" {found.checked_at.isoformat(timespec='seconds')} differ from what the ledger derives ({causes});"
         f" `feature-platform parity {view.key} --full --repair` brings them back",
     )

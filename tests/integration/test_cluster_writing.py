@@ -21,6 +21,7 @@ from feature_platform.ledger import Ledger
 from feature_platform.observability.store_meters import read_store_meters
 from feature_platform.online import FeatureClient, LogSettings
 from feature_platform.online.feature_log import STREAM
+from feature_platform.online.keys import push_key, row_key
 from feature_platform.online.settings import OnlineSettings
 from feature_platform.online.slot_positions import slot_keys
 from feature_platform.online.slots import SLOTS, key_slot
@@ -31,7 +32,7 @@ from feature_platform.settings import Settings
 from feature_platform.sync import SyncResult, publish_schemas, reading, resuming, sync
 from feature_platform.sync import plan as plans
 from feature_platform.sync.dropping import drop
-from feature_platform.sync.parity import Cause, check_parity, repair
+from feature_platform.sync.parity import Cause, check_parity, pushed, repair
 from feature_platform.sync.push import FeaturePusher, drain_pushes
 
 MARCH = datetime(2026, 3, 1, tzinfo=UTC)
@@ -247,7 +248,7 @@ def test_a_primary_dies_while_it_is_written(platform, run, cluster, online, in_s
     assert read(cluster) == values(10_000)
 
 
-def test_what_is_pushed_and_logged_outlives_a_primary(platform, cluster) -> None:
+def test_what_is_pushed_and_logged_outlives_a_primary(platform, cluster, online, monkeypatch) -> None:
     users = [{"user": user} for user in range(30)]
     at = datetime.now(UTC)
 
@@ -279,6 +280,11 @@ def test_what_is_pushed_and_logged_outlives_a_primary(platform, cluster) -> None
         cluster.revive(victim)
         pusher.push("clicks", [*rows(1)[:5], *rows(3)[5:]])
         assert ask(client, "at last") == {2, 3}, "late pushes lose"
+    monkeypatch.setattr(pushed, "IN_FLIGHT", timedelta(0))
+    online.remove([push_key(row_key(PUSHED.key, b"7"))])
+    report = check_parity(platform.settings, platform.registry, PUSHED)
+    assert {kind.value: count for kind, count in report.pushed_outcomes.items()} == {"match": 29, "missing": 1}
+    assert not repair(platform.settings, platform.registry, report, run_id="repair").differing
     result = drain(platform.settings)
     assert (result.entries, result.rows, result.lost, result.dropped) == (3, 90, 0, 0)
     with closing(lake.connect(platform.settings, read_only=True)) as connection:

@@ -79,6 +79,8 @@ class _Chunk:
 
     through: StreamId
     entries: int = 0
+    known: int = 0
+    """Entries that the lake had before."""
     unreadable: int = 0
     dropped: int = 0
     columns: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
@@ -114,11 +116,12 @@ def drain(settings: Settings, *, progress: Callable[[int, int], None] = lambda _
         after, added_before, went_back = _begin(lake, settings.store, head)
         reader = _Reader(settings.store, store, lake if went_back else None)
         total = DrainResult(store=settings.store, entries=0, rows=0, unreadable=0, lost=0, dropped=0)
+        passed = 0
         for chunk in _chunks(reader, after, last):
             ends = chunk.through == last
-            taken = total.entries + chunk.entries
-            lost = max(0, added - added_before - taken) if ends else 0
-            reached = added if ends else added_before + taken
+            passed += chunk.entries + chunk.known
+            lost = max(0, added - added_before - passed) if ends else 0
+            reached = added if ends else added_before + passed
             _write(lake, settings.store, chunk, added=reached, lost=lost)
             ledger.record_drain(
                 settings.store,
@@ -131,13 +134,13 @@ def drain(settings: Settings, *, progress: Callable[[int, int], None] = lambda _
             store.call("XTRIM", STREAM, "MINID", f"{chunk.through[0]}-{chunk.through[1] + 1}")
             total = DrainResult(
                 store=settings.store,
-                entries=taken,
+                entries=total.entries + chunk.entries,
                 rows=total.rows + chunk.rows,
                 unreadable=total.unreadable + chunk.unreadable,
                 lost=lost,
                 dropped=total.dropped + chunk.dropped,
             )
-            progress(taken, max(length, taken))
+            progress(passed, max(length, passed))
         return total
 
 
@@ -156,12 +159,14 @@ def _begin(lake: duckdb.DuckDBPyConnection, store: str, head: _Head) -> tuple[St
     """Behind which entry to begin, how many had been added by then, and whether the lake may have some that follow."""
     marks = _marks(lake, store)
     newest, added = next(marks, (_BEGINNING, 0))
-    if newest <= head.last and added <= head.added:
-        return newest, added, False
-    if head.first is None or head.first > newest:  # the store lost its data: this is another stream
-        return _BEGINNING, 0, True
-    # a replica took over that had not heard of the last drain: the one it had heard of is where it begins
-    known = ((through, by) for through, by in marks if through <= head.last and by <= head.added)
+    first = head.first
+    if first is None or first > newest:
+        if newest <= head.last and added <= head.added:
+            return newest, added, False
+        return _BEGINNING, 0, True  # the store lost its data: this is another stream
+    # The last drain did not trim, or a replica took over that had not heard of it. If its clock is late, ids of new
+    # entries may lie below that drain's mark, so all that is there is read: from the mark before the first of it.
+    known = ((through, by) for through, by in marks if through < first and by <= head.added)
     return (*next(known, (_BEGINNING, 0)), True)
 
 
@@ -223,10 +228,10 @@ class _Reader:
 
     def add(self, chunk: _Chunk, data: bytes) -> None:
         """Add one entry to a chunk."""
-        chunk.entries += 1
         try:
             entry = LogEntry.parse(data)
             if self._is_taken(entry):
+                chunk.known += 1
                 return
             rows = [
                 self._row(entry, one, number, key, value)
@@ -234,8 +239,10 @@ class _Reader:
                 for number, (key, value) in enumerate(zip(one.keys, one.values, strict=True))
             ]
         except CorruptValueError:
+            chunk.entries += 1
             chunk.unreadable += 1
             return
+        chunk.entries += 1
         chunk.dropped += entry.dropped
         for row in rows:
             for name, cell in zip(columns_of(SERVED), row, strict=True):

@@ -195,6 +195,27 @@ def test_a_replica_takes_over_that_had_not_heard_of_the_last_drain(platform: Pla
     assert drain(platform.settings).entries == 0
 
 
+def test_a_replica_takes_over_whose_clock_is_late(platform: Platform) -> None:
+    ask(platform, at(1, 4), request_id="first")
+    drain(platform.settings)
+    ask(platform, at(1, 5), request_id="second")
+    with closing(Connection(ValkeyAddress.parse(platform.settings.valkey_url), 5.0)) as connection:
+        behind = connection.call("DUMP", STREAM)
+        ((second, _),) = connection.call("XRANGE", STREAM, "-", "+")
+        ask(platform, at(1, 6), request_id="drained")
+        assert drain(platform.settings).entries == 2
+        ask(platform, at(1, 7), request_id="late")
+        ((_, late),) = connection.call("XRANGE", STREAM, "-", "+")
+        connection.call("RESTORE", STREAM, 0, behind, "REPLACE")
+        milliseconds, _, number = second.decode().partition("-")
+        connection.call("XADD", STREAM, f"{milliseconds}-{int(number) + 1}", *late)
+        ask(platform, at(1, 8), request_id="third")
+    assert drain(platform.settings).lost == 0
+    logged = rows(platform, "distinct request_id, count(*) over (partition by request_id)")
+    assert logged == [(name, 4) for name in ("drained", "first", "late", "second", "third")]
+    assert waiting(platform) == 0
+
+
 def offered(log: FeatureLog, count: int, size: int = 1) -> None:
     for _ in range(count):
         log.offer("s", None, at(1), [("v@1", [b"v@1:{k}"] * size, [None] * size)])

@@ -26,7 +26,7 @@ from feature_platform.domain.windows import Grain, floor
 from feature_platform.errors import RequestError, RowsRetiredError
 from feature_platform.ledger import Ledger
 from feature_platform.observability import look_at_store
-from feature_platform.online import FeatureClient
+from feature_platform.online import FeatureClient, functions
 from feature_platform.online.connection import Connection
 from feature_platform.online.settings import ValkeyAddress
 from feature_platform.sync import runner, sync
@@ -125,7 +125,7 @@ def tale(platform: Platform, monkeypatch: pytest.MonkeyPatch):
             monkeypatch.setattr(owner, name, call)
 
         watched(runner._Attempt, "_write", "write")
-        watched(runner.functions, "advance", "advance")
+        watched(functions, "advance", "advance")
         watched(Ledger, "end_sync", "end")
         yield tale
 

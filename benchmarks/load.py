@@ -1,18 +1,19 @@
-"""Reads at full speed while syncs write and Valkey is killed half way: does anything grow, is anything wrong?
+"""Reads at full speed while syncs write and Valkey is killed three times: does anything grow, is anything wrong?
 
 One process reads (three threads and eight tasks, 1 to 100 entities, every form of answer); this one publishes one
-version of all rows after the other and syncs it. Half way Valkey is killed with -9, stays away for five seconds and
-comes back with nothing; the next sync finds that out and writes all again. Every row that is read is compared with the
-versions that may be seen at that time; until that sync has ended rows may be missing and requests may fail, with a
-typed error.
+version of all rows after the other and syncs it. At each quarter of the time Valkey is killed with -9, stays away for
+five seconds and comes back with nothing; the next sync finds that out and writes all again. Every row that is read is
+compared with the versions that may be seen at that time; until that sync has ended rows may be missing and requests may
+fail, with a typed error.
 
     .venv/bin/python benchmarks/load.py                  10 minutes
-    .venv/bin/python benchmarks/load.py --minutes 0.5
+    .venv/bin/python benchmarks/load.py --minutes 1
 
 The last line is `RESULT {...}`. The exit code is 1 if a value was wrong or missing, a request failed although Valkey
-was there, or memory, connections or file descriptors of the reading process, or connections of the server, have grown
-before or after the crash, by medians of the begin and the end of either half. (The crash itself costs some megabytes
-once: what errors and missing rows need is loaded and allocated.)
+was there, the store was not written again after a crash, or memory, connections or file descriptors of the reading
+process, or connections of the server, have grown from the second quarter to the last, by medians of the second half of
+each: two crashes lie between. What the first crash costs once (what errors and missing rows need is loaded) is told as
+`rss_mb_first_crash`.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ PAUSE_SECONDS = 2.0
 """Between two versions: what is measured is reading."""
 GROWTH_MB = 2.0
 """Medians of the resident memory differ by that much by themselves."""
-_HALVES = (((0.1, 0.25), (0.35, 0.5)), ((0.62, 0.75), (0.85, 1.0)))
-"""Begin and end of the time before and after the crash, as shares of the whole."""
+QUARTERS = 4
+"""Valkey is killed between any two of them."""
 _GROWING = {"rss_mb": GROWTH_MB, "fds": 0.0, "connections": 0.0, "server_connections": 0.0}
 
 
@@ -116,22 +117,14 @@ class Samples:
                 line["server_connections"] = 0
             self.lines.append((time.monotonic(), line))
 
-    def growth(self, began: float, seconds: float) -> dict[str, float]:
-        """How much the end of a half is above its begin; of both halves the greater."""
-        return {
-            name: round(max(self._median(name, began, seconds, last) - self._median(name, began, seconds, first)
-                            for first, last in _HALVES), 1)
-            for name in _GROWING
-        }  # fmt: skip
-
-    def _median(self, name: str, began: float, seconds: float, part: tuple[float, float]) -> float:
-        first, last = part
-        found = [
-            line[name]
-            for at, line in self.lines
-            if first * seconds <= at - began < last * seconds and not line["ended"]
-        ]
-        return float(statistics.median(found)) if found else 0.0
+    def level(self, name: str, quarter: int, began: float, seconds: float) -> float:
+        """The median in the second half of a quarter, the first being 0."""
+        length = seconds / QUARTERS
+        first, last = began + (quarter + 0.5) * length, began + (quarter + 1) * length
+        found = [line[name] for at, line in self.lines if first <= at < last and not line["ended"]]
+        if not found:
+            raise SystemExit(f"the reading process told nothing in quarter {quarter + 1}: make it longer")
+        return float(statistics.median(found))
 
 
 def main() -> None:
@@ -145,19 +138,29 @@ def main() -> None:
         settings = stack.enter_context(pit.services(home))
         valkey = stack.enter_context(Valkey().running())
         settings = replace(settings, valkey_url=f"valkey://127.0.0.1:{valkey.port}")
-        samples, versions, began = _load(settings, valkey, home / "progress", seconds)
-    _conclude(samples, versions, began, seconds)
+        samples, written, began = _load(settings, valkey, home / "progress", seconds)
+    _conclude(samples, written, began, seconds)
 
 
-def _load(settings: Settings, valkey: Valkey, path: Path, seconds: float) -> tuple[Samples, int, float]:
+@dataclass(slots=True)
+class Written:
+    """What the writing side did."""
+
+    version: int = 1
+    crashes: int = 0
+    recoveries: int = 0
+    """Crashes after which a sync wrote everything again."""
+
+
+def _load(settings: Settings, valkey: Valkey, path: Path, seconds: float) -> tuple[Samples, Written, float]:
     progress, samples, partition = world.Progress(path), Samples(), world.yesterday()
-    registry, version = pit.registry_of([world.view()]), 1
+    registry, written = pit.registry_of([world.view()]), Written()
     reader = Path(__file__).parent / "loading" / "reader.py"
     with lake.connect(settings) as connection, Ledger.connect(settings.ledger_url) as ledger:
         world.create_tables(connection)
-        world.publish(connection, ledger, partition, version)
+        world.publish(connection, ledger, partition, written.version)
         sync(settings, registry, world.view(), run_id="load")
-        progress.set(begun=version, done=version)
+        progress.set(begun=written.version, done=written.version)
         process = subprocess.Popen(
             [sys.executable, str(reader), settings.valkey_url, str(path), str(seconds)],
             stdout=subprocess.PIPE,
@@ -167,27 +170,29 @@ def _load(settings: Settings, valkey: Valkey, path: Path, seconds: float) -> tup
         follower = Thread(target=samples.follow, args=(process, valkey))
         follower.start()
         print(f"reading for {seconds:.0f} s; a line a minute", flush=True)
-        killed, told = False, 0.0
+        told = 0.0
         while process.poll() is None:
-            version += 1
-            world.publish(connection, ledger, partition, version)
-            progress.set(begun=version)
-            if not killed and time.monotonic() - began > seconds / 2:
-                killed = True
+            written.version += 1
+            world.publish(connection, ledger, partition, written.version)
+            progress.set(begun=written.version)
+            quarter = int((time.monotonic() - began) * QUARTERS / seconds)
+            if written.crashes < min(quarter, QUARTERS - 1):
+                written.crashes += 1
                 _crash(valkey, progress)
             try:
                 sync(settings, registry, world.view(), run_id="load")
-                progress.set(done=version, lost=0)
+                progress.set(done=written.version, lost=0)
+                written.recoveries = written.crashes
             except FeaturePlatformError as error:
                 print(f"  a sync failed: {error}", flush=True)
             if time.monotonic() - began - told >= 60 and samples.lines:
                 told += 60
-                print(f"  {_minute(samples.lines[-1][1], version)}", flush=True)
-            time.sleep(min(PAUSE_SECONDS, seconds / 20))
+                print(f"  {_minute(samples.lines[-1][1], written.version)}", flush=True)
+            time.sleep(min(PAUSE_SECONDS, seconds / 30))
         follower.join()
     if process.returncode:
         raise SystemExit(f"the reading process ended with {process.returncode}")
-    return samples, version, began
+    return samples, written, began
 
 
 def _crash(valkey: Valkey, progress: world.Progress) -> None:
@@ -207,33 +212,39 @@ def _minute(line: dict[str, Any], version: int) -> str:
     )
 
 
-def _conclude(samples: Samples, versions: int, began: float, seconds: float) -> None:
+def _conclude(samples: Samples, written: Written, began: float, seconds: float) -> None:
     last = samples.lines[-1][1]
     counts = dict(last["counts"])
     reads, rows = counts.pop("reads", 0), counts.pop("rows", 0)
-    expected = {name: count for name, count in counts.items() if name.endswith("while lost")}
-    outside = sum(count for name, count in counts.items() if name not in expected and name != "wrong")
-    growth = samples.growth(began, seconds)
+    excused = {name: count for name, count in counts.items() if name.endswith("while lost")}
+    outside = sum(count for name, count in counts.items() if name not in excused and name != "wrong")
+
+    def grown(name: str, quarter: int, since: int) -> float:
+        later, earlier = (samples.level(name, one, began, seconds) for one in (quarter, since))
+        return round(later - earlier, 1)
+
+    growth = {name: grown(name, QUARTERS - 1, 1) for name in _GROWING}
     result = {
         "minutes": round(seconds / 60, 2),
         "reads": reads,
         "rows": rows,
-        "versions": versions,
+        "versions": written.version,
+        "crashes": written.crashes,
+        "recoveries": written.recoveries,
         "wrong": counts.get("wrong", 0),
-        "missing_or_failed_outside_restart": outside,
-        "during_restart": expected,
-        **{f"{name}_growth": grown for name, grown in growth.items()},
+        "missing_or_failed_outside_crashes": outside,
+        "during_crashes": excused,
+        **{f"{name}_growth": value for name, value in growth.items()},
+        "rss_mb_first_crash": grown("rss_mb", 1, 0),
         "peak_rss_mb": round(max(line["rss_mb"] for _, line in samples.lines), 1),
     }
-    failed = bool(counts.get("wrong") or outside or not reads) or _has_grown(growth)
+    is_right = reads and not counts.get("wrong") and not outside
+    is_whole = written.crashes == QUARTERS - 1 and written.recoveries == written.crashes
+    is_flat = all(growth[name] <= allowed for name, allowed in _GROWING.items())
     if last["first"]:
         print(f"first of what was wrong: {last['first']}")
     print(f"RESULT {json.dumps(result)}")
-    raise SystemExit(1 if failed else 0)
-
-
-def _has_grown(growth: dict[str, float]) -> bool:
-    return any(growth[name] > allowed for name, allowed in _GROWING.items())
+    raise SystemExit(0 if is_right and is_whole and is_flat else 1)
 
 
 if __name__ == "__main__":

@@ -66,8 +66,11 @@ def quality(view: str, feature: str | None, check: str | None, last: int, *, as_
         )
     tested = tested_columns(settings.manifest_path, declared.unique_id)
     with Ledger.connect(settings.ledger_url) as ledger:
-        judged = ledger.judged(declared.key, last=last)
-        history = history_of(declared, judged, ledger.checks(*(one.batch.batch_id for one in judged)), tested=tested)
+        ids = ledger.last_attempts(declared.key, last=last)
+        records = ledger.histories(ids)
+        history = history_of(
+            declared, (records[one] for one in ids), ledger.profiles(ids), ledger.checks(*ids), tested=tested
+        )
     if check is not None and check not in (known := known_checks(declared, history, tested=tested)):
         raise UnknownNameError(f"{declared.key} has no check {check!r}", allowed=chosen_from(known))
     if as_json:
@@ -98,10 +101,10 @@ def _plain(
 def _headline(view: FeatureView, history: Sequence[BatchInHistory]) -> str:
     if not history:
         return f"{view.key} has no batch yet\n  next: feature-platform backfill {view.key} --from … --to …"
-    keys = [one.judged.batch.partition.key for one in history]
-    rows = [one.judged.profile.row_count for one in history]
-    unpublished = [one for one in history if one.judged.state not in ("published", "retired")]
-    states = ", ".join(f"{one.judged.batch.partition.key} {one.judged.state}" for one in unpublished[-5:])
+    keys = [one.record.batch.partition.key for one in history]
+    rows = [one.profile.row_count for one in history]
+    unpublished = [one for one in history if one.record.state not in ("published", "retired")]
+    states = ", ".join(f"{one.record.batch.partition.key} {one.record.state}" for one in unpublished[-5:])
     more = f"\n  not published: {len(unpublished)} ({'… ' if unpublished[5:] else ''}{states})" if unpublished else ""
     span = f"partition {keys[0]}" if len(keys) == 1 else f"{len(keys)} partitions, {keys[0]} to {keys[-1]}"
     return f"{view.key}: {span}; rows {sparkline(rows)} {rows[-1]:,}{more}"
@@ -157,9 +160,9 @@ def _print_feature(column: Column, history: Sequence[BatchInHistory]) -> None:
             profile = found.profile
             points = dict(zip(QUANTILES, profile.quantiles, strict=False)) if profile else {}
             yield (
-                batch.judged.batch.partition.key,
-                batch.judged.state,
-                f"{batch.judged.profile.row_count:,}",
+                batch.record.batch.partition.key,
+                batch.record.state,
+                f"{batch.profile.row_count:,}",
                 missing_text(found),
                 value_of(profile, column.type),
                 number(profile.minimum if profile else None),
@@ -178,9 +181,9 @@ def _print_check(check: str, history: Sequence[BatchInHistory]) -> None:
         ("partition", "state", "rows", "verdict", check),
         (
             (
-                one.judged.batch.partition.key,
-                one.judged.state,
-                f"{one.judged.profile.row_count:,}",
+                one.record.batch.partition.key,
+                one.record.state,
+                f"{one.profile.row_count:,}",
                 verdict(found) if (found := next((c for c in one.checks if c.check == check), None)) else "-",
                 said_of(found) if found else "it did not speak",
             )

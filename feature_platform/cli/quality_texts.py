@@ -56,7 +56,7 @@ def marks(check: str, history: Sequence[BatchInHistory]) -> str:
 def last_told(check: str, history: Sequence[BatchInHistory]) -> str:
     """What a check said when it last warned or failed, and of which partition."""
     return next(
-        f"{one.judged.batch.partition.key}: {said_of(found)}"
+        f"{one.record.batch.partition.key}: {said_of(found)}"
         for one in reversed(history)
         for found in one.checks
         if found.check == check and not found.passed

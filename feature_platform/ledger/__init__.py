@@ -17,7 +17,7 @@ from feature_platform.ledger.locks import deployment_lock, drain_lock
 from feature_platform.ledger.meters import DrainTotals, MeterLedger, SyncTotals, ViewTotals
 from feature_platform.ledger.migrating import migrate
 from feature_platform.ledger.parity import ParityLedger, ParityRecord
-from feature_platform.ledger.profiles import JudgedBatch, PastBatch, ProfileLedger
+from feature_platform.ledger.profiles import PastBatch, ProfileLedger
 from feature_platform.ledger.pushes import Acknowledged, Push, PushLedger
 from feature_platform.ledger.records import (
     BatchHistory,
@@ -61,7 +61,6 @@ __all__ = [
     "DrainTotals",
     "HeldBatch",
     "Incident",
-    "JudgedBatch",
     "Ledger",
     "LedgerEvent",
     "NoticeTaken",

@@ -272,6 +272,13 @@ class BatchLedger(LedgerConnection):
         rows = self._fetch(HISTORY, (view_key, view_key, run_id, run_id, limit))
         return tuple(read_history(row) for row in rows)
 
+    def histories(self, batch_ids: Iterable[str]) -> dict[str, BatchHistory]:
+        """All that is recorded of these batches, by id."""
+        rows = self._fetch(
+            f"select * from ({HISTORY}) h where batch_id = any(%s)", (None, None, None, None, None, [*batch_ids])
+        )
+        return {row[0]: read_history(row) for row in rows}
+
     def checks(self, *batch_ids: str) -> tuple[CheckOutcome, ...]:
         """What each check said of batches, by name within each."""
         rows = self._fetch(
@@ -295,14 +302,8 @@ class BatchLedger(LedgerConnection):
             (view_key,),
         )
         failed = [batch_id for batch_id, has_failed in rows if has_failed]
-        histories = (
-            self._fetch(
-                f"select * from ({HISTORY}) h where batch_id = any(%s)", (view_key, view_key, None, None, None, failed)
-            )
-            if failed
-            else ()
-        )
-        return tuple(sorted(map(read_history, histories), key=lambda history: history.batch.partition.start))
+        found = self.histories(failed).values() if failed else ()
+        return tuple(sorted(found, key=lambda history: history.batch.partition.start))
 
     def check_counts(self, view_key: str) -> tuple[int, int, int]:
         """How many checks of a view's batches passed, warned, and failed so that nothing was published."""

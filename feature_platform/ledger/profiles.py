@@ -29,37 +29,6 @@ class PastBatch:
     published_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedBatch:
-    """A batch that was computed, published or not, and what its rows look like."""
-
-    batch: Batch
-    state: str
-    """`published`, `failed`, `held`, `rejected`, `retired`, or `computed`: no end of it is recorded."""
-    computed_at: datetime
-    profile: BatchProfile
-    """Without features, if none was kept of it."""
-
-
-_JUDGED = """
-select b.batch_id::text, b.batch_seq, b.view, b.partition_start, b.partition_end, b.grain, c.computed_at, c.row_count,
-       coalesce(f.features, '{}'),
-       case when g.batch_id is not null then 'retired' when p.batch_id is not null then 'published'
-            when x.batch_id is not null then 'failed' when r.batch_id is not null then 'rejected'
-            when h.batch_id is not null then 'held' else 'computed' end
-from batches b
-join batch_computed c using (batch_id)
-left join batch_profiles f using (batch_id)
-left join batch_published p using (batch_id)
-left join batch_failed x using (batch_id)
-left join batch_rejected r using (batch_id)
-left join batch_held h using (batch_id)
-left join batch_retired g using (batch_id)
-where b.batch_id = any(%s::uuid[])
-order by b.partition_start, b.batch_seq
-"""
-
-
 class ProfileLedger(LedgerConnection):
     """The part of the ledger that knows profiles."""
 
@@ -129,26 +98,26 @@ class ProfileLedger(LedgerConnection):
         chosen = [str(batch_id) for batch_id, place, _ in numbered if (place - 1) % step == 0]
         return self._past(" and b.batch_id = any(%s::uuid[])", (chosen,), view_key, is_active=False)
 
-    def judged(self, view_key: str, *, last: int) -> tuple[JudgedBatch, ...]:
-        """The last attempts at the last so many partitions of a view that were computed, oldest first."""
+    def last_attempts(self, view_key: str, *, last: int) -> tuple[str, ...]:
+        """Ids of the last attempts at the last so many partitions of a view that were computed, oldest first."""
         found = self._fetch(
             "select distinct on (partition_start) batch_id::text from batches join batch_computed using (batch_id)"
             " where view = %s order by partition_start desc, batch_seq desc limit %s",
             (view_key, last),
         )
-        return self.judged_batches(batch_id for (batch_id,) in found)
+        return tuple(batch_id for (batch_id,) in reversed(found))
 
-    def judged_batches(self, batch_ids: Iterable[str]) -> tuple[JudgedBatch, ...]:
-        """These batches, by partition, as far as they were computed."""
-        return tuple(
-            JudgedBatch(
-                batch=read_batch(row),
-                computed_at=row[6],
-                profile=BatchProfile(batch_id=row[0], row_count=row[7], features=_features(row[8])),
-                state=row[9],
-            )
-            for row in self._fetch(_JUDGED, ([*batch_ids],))
+    def profiles(self, batch_ids: Iterable[str]) -> dict[str, BatchProfile]:
+        """What the rows of these batches look like, by id, as far as they were computed.
+
+        One that was computed before there were profiles has no features.
+        """
+        rows = self._fetch(
+            "select c.batch_id::text, c.row_count, f.features from batch_computed c left join batch_profiles f"
+            " using (batch_id) where c.batch_id = any(%s::uuid[])",
+            ([*batch_ids],),
         )
+        return {row[0]: _profile(*row) for row in rows}
 
     def _past(
         self,
@@ -173,12 +142,9 @@ class ProfileLedger(LedgerConnection):
 
 
 def _read(row: Row) -> PastBatch:
-    return PastBatch(
-        batch=read_batch(row),
-        published_at=row[6],
-        profile=BatchProfile(batch_id=row[0], row_count=row[7], features=_features(row[8] or {})),
-    )
+    return PastBatch(batch=read_batch(row), published_at=row[6], profile=_profile(row[0], row[7], row[8]))
 
 
-def _features(content: Mapping[str, Mapping[str, Any]]) -> dict[str, FeatureProfile]:
-    return {name: FeatureProfile.from_json(one) for name, one in content.items()}
+def _profile(batch_id: str, row_count: int, features: Mapping[str, Mapping[str, Any]] | None) -> BatchProfile:
+    known = {name: FeatureProfile.from_json(one) for name, one in (features or {}).items()}
+    return BatchProfile(batch_id=batch_id, row_count=row_count, features=known)

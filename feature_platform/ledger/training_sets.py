@@ -20,8 +20,7 @@ from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.number_ranges import Ranges, to_ranges
 from feature_platform.errors import LockBusyError, NameTakenError, RowsRetiredError, UnknownNameError, chosen_from
 from feature_platform.ledger.connection import Append, LedgerConnection, Row
-from feature_platform.ledger.records import BatchHistory
-from feature_platform.ledger.rows import HISTORY, PUBLISHED, read_history, read_published
+from feature_platform.ledger.rows import PUBLISHED, read_published
 
 # "fpts"; with two keys it lies apart from the ledger's own locks, which have one
 _NAME_LOCKS = 0x66707473
@@ -195,13 +194,6 @@ class TrainingSetLedger(LedgerConnection):
             "select batch_id::text, code_version from batches where batch_id = any(%s::uuid[])", ([*batch_ids],)
         )
         return dict(rows)
-
-    def histories(self, batch_ids: Iterable[str]) -> dict[str, BatchHistory]:
-        """All that is recorded of these batches, by id."""
-        rows = self._fetch(
-            f"select * from ({HISTORY}) h where batch_id = any(%s)", (None, None, None, None, None, [*batch_ids])
-        )
-        return {row[0]: read_history(row) for row in rows}
 
     def publish_numbers(self, batch_ids: Iterable[str]) -> dict[str, int]:
         """The number of each published batch's publish, by id: what is asked `as of` an earlier one does not see it."""

@@ -235,7 +235,6 @@ def _totals(ledger: Ledger) -> Iterator[Metric]:
         ("sync_seconds", "Seconds that syncs took", "seconds"),
     ):
         yield counter(name, help_, ("view", "store"), [((one.view, one.store), getattr(one, field)) for one in syncs])
-
     yield gauge(
         "sync_ended_timestamp_seconds",
         "When the last sync ended",
@@ -291,12 +290,12 @@ def _parity(ledger: Ledger, views: Sequence[FeatureView], *, store: str) -> Iter
         ),
         (
             "compared",
-            "Entities that the last comparison looked at",
+            "Rows that the last comparison looked at, of batches and pushed ones",
             {view: one.compared for view, one in last.items()},
         ),
         (
             "differing",
-            "Entities of the last comparison that differed, also those that a sync settles",
+            "Rows of the last comparison that differed, also those that a sync settles",
             {view: one.differing for view, one in last.items()},
         ),
     ):

@@ -167,6 +167,6 @@ def _profiles(
     ledger: "Ledger", view: FeatureView, written: "tuple[BatchHistory, ...]", outcomes: tuple[CheckOutcome, ...]
 ) -> dict[str, dict[str, Any]]:
     """What is shown of the values of each batch, by its id."""
-    judged = ledger.judged_batches(history.batch.batch_id for history in written)
-    history = history_of(view, judged, outcomes, tested={})
-    return {one.judged.batch.batch_id: profile_metadata(view, one) for one in history}
+    profiles = ledger.profiles(record.batch.batch_id for record in written)
+    history = history_of(view, written, profiles, outcomes, tested={})
+    return {one.record.batch.batch_id: profile_metadata(view, one) for one in history}

@@ -6,18 +6,19 @@ batch was new, by the rules of then.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from feature_platform.domain.batch import CheckOutcome
 from feature_platform.domain.feature_view import FeatureView
-from feature_platform.domain.profile import FeatureProfile
+from feature_platform.domain.profile import BatchProfile, FeatureProfile
 from feature_platform.quality.default_suite import DRIFT, suite_of
 from feature_platform.quality.rules import check_names, columns_of
 
 if TYPE_CHECKING:
-    from feature_platform.ledger import JudgedBatch
+    from feature_platform.ledger import BatchHistory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,20 +49,21 @@ class FeatureInBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchInHistory:
-    """One batch: its rows, its features, what the checks said."""
+    """One batch: what happened to it, its rows, its features, what the checks said."""
 
-    judged: JudgedBatch
+    record: BatchHistory
+    profile: BatchProfile
     features: Mapping[str, FeatureInBatch]
     checks: tuple[CheckOutcome, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Documented in docs/reference/quality.md."""
         return {
-            "partition": self.judged.batch.partition.key,
-            "batch_id": self.judged.batch.batch_id,
-            "state": self.judged.state,
-            "rows": self.judged.profile.row_count,
-            "computed_at": self.judged.computed_at,
+            "partition": self.record.batch.partition.key,
+            "batch_id": self.record.batch.batch_id,
+            "state": self.record.state,
+            "rows": self.profile.row_count,
+            "computed_at": self.record.computed_at,
             "features": {name: one.to_json() for name, one in self.features.items()},
             "checks": [
                 {
@@ -85,7 +87,8 @@ def verdict(outcome: CheckOutcome) -> str:
 
 def history_of(
     view: FeatureView,
-    judged: Sequence[JudgedBatch],
+    records: Iterable[BatchHistory],
+    profiles: Mapping[str, BatchProfile],
     checks: Iterable[CheckOutcome],
     *,
     tested: Mapping[str, str],
@@ -94,23 +97,23 @@ def history_of(
 
     Args:
         view: their view, as declared now.
-        judged: batches with their profiles.
+        records: what happened to each.
+        profiles: what their rows look like, by id; a batch without was not computed, and is left out.
         checks: what was said of all of them.
         tested: the column that a data test is about, by the test's name.
     """
     columns: dict[str, tuple[str, ...]] = {name: (column,) for name, column in tested.items()}
     columns |= {name: columns_of(one) for name, one in zip(check_names(view), view.expectations, strict=True)}
-    said: dict[str, list[CheckOutcome]] = {one.batch.batch_id: [] for one in judged}
+    said: defaultdict[str, list[CheckOutcome]] = defaultdict(list)
     for outcome in checks:
         said[outcome.batch_id].append(outcome)
-    return tuple(
-        BatchInHistory(
-            judged=one,
-            checks=tuple(said[one.batch.batch_id]),
-            features={name: _feature(one, name, said[one.batch.batch_id], columns) for name in view.feature_names},
-        )
-        for one in judged
-    )
+
+    def of(record: BatchHistory) -> BatchInHistory:
+        profile, outcomes = profiles[record.batch.batch_id], said[record.batch.batch_id]
+        features = {name: _feature(profile, name, outcomes, columns) for name in view.feature_names}
+        return BatchInHistory(record=record, profile=profile, features=features, checks=tuple(outcomes))
+
+    return tuple(of(record) for record in records if record.batch.batch_id in profiles)
 
 
 def known_checks(view: FeatureView, history: Iterable[BatchInHistory], *, tested: Iterable[str]) -> tuple[str, ...]:
@@ -120,13 +123,13 @@ def known_checks(view: FeatureView, history: Iterable[BatchInHistory], *, tested
 
 
 def _feature(
-    judged: JudgedBatch, name: str, said: Sequence[CheckOutcome], columns: Mapping[str, Sequence[str]]
+    profile: BatchProfile, name: str, said: Sequence[CheckOutcome], columns: Mapping[str, Sequence[str]]
 ) -> FeatureInBatch:
     drift = next((one.detail for one in said if one.check == DRIFT), {})
     silent = (reason for reason, features in (drift.get("silent") or {}).items() if name in features)
     return FeatureInBatch(
-        profile=judged.profile.features.get(name),
-        null_rate=judged.profile.missing_share(name),
+        profile=profile.features.get(name),
+        null_rate=profile.missing_share(name),
         drift=(drift.get("observed") or {}).get(name),
         drift_allowed=(drift.get("failed") or {}).get(name, {}).get("allowed"),
         silent=next(silent, ""),

@@ -184,9 +184,7 @@ class _Attempt:
             asked=asked,
             seen=seen,
         )
-        newest = self._newest_event(active)
-        for part in parts:
-            self._write(self._plan(part, head, active), counts, begun, part, left)
+        newest = self._write(tuple((part, self._plan(part, head, active)) for part in parts), counts, begun, left)
         asked = ledger.ask()
         if not self._online.advance(view.key, begun, head):
             return None
@@ -241,21 +239,24 @@ class _Attempt:
 
     def _write(
         self,
-        plan: plans.SyncPlan,
+        planned: tuple[tuple[PositionPart, plans.SyncPlan], ...],
         counts: Counts,
         begun: StorePosition,
-        part: PositionPart,
         left: Unfinished | None,
-    ) -> None:
-        """Write all that the plan asserts of a part of the store."""
-        if plan.touched is None:
-            return
-        view = self._view
-        writers = Writers(open_writer(self._online, begun, part, expires=view.ttl is not None))
+    ) -> datetime | None:
+        """Write all that the plans assert, each of its part of the store; the newest event time of what they reach."""
+        view, (_, whole) = self._view, planned[0]
+        if not whole.active and all(plan.touched is None for _, plan in planned):
+            return None
         with lake_errors(f"reading {view.key} for the online store"), self._open_lake() as lake:
-            notes, first_row = (None, 0) if part.slots else self._notes(lake, plan, begun, left)
-            with closing(assertions(lake, view, plan, first_row=first_row)) as asserted, writers.running():
-                self._send(asserted, writers, counts, notes)
+            for part, plan in planned:
+                if plan.touched is None:
+                    continue
+                writers = Writers(open_writer(self._online, begun, part, expires=view.ttl is not None))
+                notes, first_row = (None, 0) if part.slots else self._notes(lake, plan, begun, left)
+                with closing(assertions(lake, view, plan, first_row=first_row)) as asserted, writers.running():
+                    self._send(asserted, writers, counts, notes)
+            return newest_event(lake, view, whole)  # all reach the same state
 
     def _notes(
         self,

@@ -74,7 +74,8 @@ class PushedComparison:
                 f"create temporary table {_LOGGED} (key blob, prefix blob, value blob, required boolean)"
             )
             self._through = self.ledger.last_push(self.view.key)
-            newer_than = None if self.view.ttl is None else self.ledger.now() - self.view.ttl
+            self._now = self.ledger.now()
+            newer_than = None if self.view.ttl is None else self._now - self.view.ttl
             self._take(self.ledger.living_pushes(self.view.key, newer_than=newer_than))
             for page in self._expected():
                 self._judge(page)
@@ -144,6 +145,7 @@ class PushedComparison:
         yield found
 
     def _judge(self, page: Sequence[tuple[bytes, bytes | None]]) -> None:
+        self._now = self.ledger.now()  # once for a page: it is a statement
         keys = [key for key, _ in page]
         stored: list[bytes | None] = []
         for first in range(0, len(keys), _KEYS_PER_CALL):
@@ -194,9 +196,8 @@ class PushedComparison:
         wanted = {number for pair in pairs if (number := _number(pair.derived))}
         acknowledgers = self.ledger.acknowledgers(self.store, wanted)
         begun = self.online.begin_pushes(self.view.key)
-        now = self.ledger.now()
         for pair in pairs:
-            kind = judging.outcome(pair.held, pair.derived, same=False, now=now, ttl=self.view.ttl)
+            kind = judging.outcome(pair.held, pair.derived, same=False, now=self._now, ttl=self.view.ttl)
             if kind not in judging.DIFFERENCES:
                 self.tally.outcomes[kind] += 1
                 continue
@@ -240,7 +241,7 @@ class PushedComparison:
         prefix, ttl = judging.prefix_of(value), self.view.ttl
         if prefix is None or prefix.event_timestamp is None or ttl is None:
             return False
-        return self.ledger.now() - prefix.event_timestamp >= ttl
+        return self._now - prefix.event_timestamp >= ttl
 
 
 def _turned(value: Any) -> Any:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import chain
+from itertools import chain, repeat
+from operator import or_
 from typing import TYPE_CHECKING, Any, overload
 
 from feature_platform.domain.types import FeatureType
@@ -44,7 +45,8 @@ class OnlineRow:
         Raises:
             CorruptValueError: a value cannot be read.
         """
-        return self._answer.named(self._index)
+        rows = self._answer.all_named
+        return self._answer.named(self._index) if rows is None else rows[self._index]
 
     @property
     def views(self) -> Mapping[str, ViewReading]:
@@ -76,6 +78,7 @@ class OnlineFeatures:
     __slots__ = (
         "_all_asked",
         "_decoded",
+        "all_named",
         "by_view",
         "entities",
         "entity_types",
@@ -107,6 +110,8 @@ class OnlineFeatures:
         # rows point here and not the other way round: an answer goes as soon as nobody holds it, without a collection
         self._all_asked = False
         self._decoded: dict[int, dict[str, Any]] = {}
+        self.all_named: list[dict[str, Any]] | None = None
+        """`named` of all entities, once it was asked for while the rows were gone through."""
 
     @property
     def feature_names(self) -> list[str]:
@@ -129,7 +134,7 @@ class OnlineFeatures:
     def __iter__(self) -> Iterator[OnlineRow]:
         # the values of all of them are likely wanted: together they cost less
         self._all_asked = True
-        return (OnlineRow(self, index) for index in range(len(self)))
+        return map(OnlineRow, repeat(self), range(len(self)))
 
     @overload
     def __getitem__(self, index: int) -> OnlineRow: ...
@@ -152,14 +157,13 @@ class OnlineFeatures:
         Raises:
             CorruptValueError: a value cannot be read.
         """
-        values = self._decoded.get(index)
-        if values is None:
-            if self._all_asked:
-                self._decoded = dict(enumerate(_merged([part.rows_named() for part in self.by_view])))
-            else:
-                self._decoded |= {index: _merged([[part.named(index)] for part in self.by_view])[0]}
-            values = self._decoded[index]
-        return values
+        if self._all_asked and self.all_named is None:
+            self.all_named = _merged([part.rows_named() for part in self.by_view])
+        if self.all_named is not None:
+            return self.all_named[index]
+        if index not in self._decoded:
+            (self._decoded[index],) = _merged([[part.named(index)] for part in self.by_view])
+        return self._decoded[index]
 
     def to_columns(self) -> dict[str, list[Any]]:
         """Key columns and features, each as a list."""
@@ -214,8 +218,7 @@ class OnlineFeatures:
 def _merged(parts: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     rows, *others = parts
     for other in others:
-        for row, more in zip(rows, other, strict=True):
-            row.update(more)
+        rows = list(map(or_, rows, other))
     return rows
 
 

@@ -135,7 +135,7 @@ class ViewValues:
         decoder = self._decoder(index)
         if decoder is None:
             return dict(zip(self.form.names, self.row(index), strict=True))
-        return decoder.decode_named(self.values[index])  # type: ignore[arg-type]
+        return decoder.named_rows(self.values[index : index + 1])[0]  # type: ignore[arg-type]
 
     def columns(self) -> list[list[Any]]:
         """The features of all entities, each as a list.
@@ -155,7 +155,7 @@ class ViewValues:
             CorruptValueError: a value cannot be read.
         """
         if (decoder := self._reads_all()) is not None:
-            return list(map(decoder.decode_named, self.values))  # type: ignore[arg-type]
+            return decoder.named_rows(self.values)  # type: ignore[arg-type]
         return [self.named(index) for index in range(len(self.values))]
 
     def _reads_all(self) -> RowDecoder | None:

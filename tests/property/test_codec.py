@@ -152,6 +152,22 @@ def test_the_features_asked_for_come_in_the_order_asked_for(drawn: Any, data: st
                 decoder.decode(damaged)
 
 
+@pytest.mark.parametrize("name", ["f", "two words", "class", "__class__", "ﬁ", "__init__"])
+@pytest.mark.parametrize("count", [1, 29, 30, 31, 64])
+def test_a_row_has_the_names_that_are_asked_for(name: str, count: int) -> None:
+    features = [name, *(f"f{i}" for i in range(1, count))]
+    layout = Layout.of((feature, ColumnType.DOUBLE) for feature in features)
+    written = [{feature: None if i == 2 * row else float(i) for i, feature in enumerate(features)} for row in range(3)]
+    read = RowDecoder(layout, features).named_rows([layout.encode(1, EPOCH_NOW, row) for row in written])
+    assert [list(row.items()) for row in read] == [list(row.items()) for row in written]
+    # rows share nothing that shows
+    read[0]["more"] = 1
+    del read[1][name]
+    assert [name in row for row in read] == [True, False, True]
+    assert read[2] == written[2]
+    assert all(type(row) is dict for row in read)
+
+
 @pytest.mark.parametrize("length", [None, 2])
 def test_a_list_with_a_null_element_is_refused(length: int | None) -> None:
     type_ = ListType(ColumnType.FLOAT, length)

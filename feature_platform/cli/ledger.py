@@ -12,6 +12,7 @@ import click
 
 from feature_platform import settings
 from feature_platform.cli.output import console, json_option, print_json
+from feature_platform.declaration import canary
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.serving_history import ServedHistory, StoreIncident
 from feature_platform.errors import UnknownNameError, chosen_from
@@ -26,7 +27,8 @@ _SHORT_ID = 8
 def ledger() -> None:
     """What happened: batches, checks, syncs, deployments.
 
-    VIEW is `name@version`, e.g. carrier_delays@1; without a version, all versions of it.
+    VIEW is `name@version`, e.g. carrier_delays@1; without a version, all versions of it. Without VIEW, all but the
+    platform's own, feature_platform_canary.
     """
 
 
@@ -96,7 +98,10 @@ def checks(batch_id: str, *, as_json: bool) -> None:
 def events(view: str | None, limit: int, *, as_json: bool) -> None:
     """Everything that happened, newest first."""
     with _open() as opened:
-        found = [event for key in _view_keys(opened, view) for event in opened.events(key, limit=limit)]
+        if view is None:
+            found = [*opened.events(without=canary.KEY, limit=limit)]
+        else:
+            found = [event for key in _view_keys(opened, view) for event in opened.events(key, limit=limit)]
     found = sorted(found, key=lambda event: event.ledger_seq, reverse=True)[:limit]
     if as_json:
         print_json(found)
@@ -197,7 +202,7 @@ def stores(view: str | None, store: str | None, *, as_json: bool) -> None:
     what comes after the last sighting.
     """
     with _open() as opened:
-        keys = [key for key in _view_keys(opened, view) if key] or opened.view_keys()
+        keys = _view_keys(opened, view)
         names = [name for name in opened.stores() if store in (None, name)]
         found = [(name, key, opened.served_history(key, name)) for name in names for key in keys]
     rows = [_StoreRow.of(name, key, history) for name, key, history in found if history.known or history.syncs]
@@ -263,11 +268,11 @@ def _open() -> Ledger:
     return Ledger.connect(settings.read("LEDGER_URL"))
 
 
-def _view_keys(opened: Ledger, view: str | None) -> Sequence[str | None]:
-    """The keys a name means in this ledger; `[None]` means all."""
-    if view is None:
-        return [None]
+def _view_keys(opened: Ledger, view: str | None) -> Sequence[str]:
+    """The keys a name means in this ledger; without one, all views that people declared."""
     known = opened.view_keys()
+    if view is None:
+        return [key for key in known if key != canary.KEY]
     keys = [key for key in known if view in (key, key.partition("@")[0])]
     if not keys:
         raise UnknownNameError(f"the ledger knows no feature view {view!r}", allowed=", ".join(known) or "(none yet)")

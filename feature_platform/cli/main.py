@@ -56,6 +56,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "drop": _target("dropping:drop", "Take a view version out of the online store."),
     "get": _target("online:get", "Read features of entities from the online store."),
     "parity": _target("parity:parity", "Is what the store holds what the ledger says? And repair."),
+    "canary": _target("canary:canary", "Write, sync and read a fresh value: does the whole way work?"),
     "training-set": _target(
         "training_sets:training_set", "Features as of each label's time; kept, made again, explained."
     ),

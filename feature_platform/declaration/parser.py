@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from feature_platform.declaration import canary
 from feature_platform.declaration.findings import Reporter
 from feature_platform.declaration.manifest import Manifest, Node, load_manifest, read_manifest
 from feature_platform.declaration.owners import parse_groups, parse_platform_owner
@@ -103,6 +104,10 @@ def _unique(parsed: Iterable[FeatureView], reporter: Reporter) -> dict[str, Feat
         if view.key in views:
             reporter.at(view.yaml_path, f"feature view {view.key}").report(
                 "is declared twice", found=f"{views[view.key].sql_path} and {view.sql_path}", hint="rename one of them"
+            )
+        if view.name == canary.NAME:
+            reporter.at(view.yaml_path, f"feature view {view.key}").report(
+                "has a name that the platform needs for a view of its own", found=view.name, hint="rename it"
             )
         views[view.key] = view
     return views

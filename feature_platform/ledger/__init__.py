@@ -8,12 +8,13 @@ docs/reference/ledger.md.
 from __future__ import annotations
 
 from feature_platform.ledger import locks
+from feature_platform.ledger.canaries import CanaryLedger, CanaryRead
 from feature_platform.ledger.clocks import ClockLedger, WrongClock
 from feature_platform.ledger.held import HeldLedger
 from feature_platform.ledger.incidents import IncidentLedger
 from feature_platform.ledger.journal import Journal, SyncLedger
 from feature_platform.ledger.late import LateLedger
-from feature_platform.ledger.locks import deployment_lock, drain_lock
+from feature_platform.ledger.locks import canary_lock, deployment_lock, drain_lock
 from feature_platform.ledger.meters import DrainTotals, MeterLedger, SyncTotals, ViewTotals
 from feature_platform.ledger.migrating import migrate
 from feature_platform.ledger.parity import ParityLedger, ParityRecord
@@ -49,6 +50,7 @@ class Ledger(
     SilenceLedger,
     ParityLedger,
     ClockLedger,
+    CanaryLedger,
     Journal,
 ):
     """One connection to the ledger; one per thread. `with Ledger.connect(url) as ledger: …`."""
@@ -57,6 +59,7 @@ class Ledger(
 __all__ = [
     "Acknowledged",
     "BatchHistory",
+    "CanaryRead",
     "Deployment",
     "DrainTotals",
     "HeldBatch",
@@ -75,6 +78,7 @@ __all__ = [
     "UnfinishedBatch",
     "ViewTotals",
     "WrongClock",
+    "canary_lock",
     "deployment_lock",
     "drain_lock",
     "locks",

@@ -201,12 +201,21 @@ class Journal(LedgerConnection):
             if fixed != value:
                 raise LedgerConflictError(f"fact {name!r} is fixed already", found=value, allowed=fixed)
 
-    def events(self, view_key: str | None = None, *, limit: int | None = None) -> tuple[LedgerEvent, ...]:
-        """Everything that happened, newest first."""
+    def events(
+        self, view_key: str | None = None, *, without: str | None = None, limit: int | None = None
+    ) -> tuple[LedgerEvent, ...]:
+        """Everything that happened, newest first.
+
+        Args:
+            view_key: only to this view.
+            without: but to this one.
+            limit: at most so many.
+        """
         rows = self._fetch(
             "select ledger_seq, at, event, view, subject, detail from ledger_events"
-            " where (%s::text is null or view = %s) order by ledger_seq desc limit %s",
-            (view_key, view_key, limit),
+            " where (%s::text is null or view = %s) and (%s::text is null or view is distinct from %s)"
+            " order by ledger_seq desc limit %s",
+            (view_key, view_key, without, without, limit),
         )
         return tuple(
             LedgerEvent(ledger_seq=r[0], at=r[1], event=r[2], view=r[3], subject=r[4], detail=r[5]) for r in rows

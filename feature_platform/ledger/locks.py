@@ -1,4 +1,4 @@
-"""The two advisory locks of the ledger's database.
+"""The advisory locks of the ledger's database.
 
 `APPEND` orders the ledger's appends and lives only inside their transactions. `DEPLOYMENT` separates the runs, which
 only append to the lake and hold it shared, from deploy and maintenance, which change tables and hold it exclusively:
@@ -23,6 +23,7 @@ from feature_platform.ledger.postgres import translated
 APPEND = 0x66706C74_0001
 DEPLOYMENT = 0x66706C74_0002
 MIGRATION = 0x66706C74_0003
+CANARY = 0x66706C74_0004
 # "fplg": with two keys it lies apart from those above
 _DRAINS = 0x66706C67
 
@@ -71,15 +72,34 @@ def drain_lock(connection: extensions.connection, store: str) -> Iterator[None]:
     Raises:
         LockBusyError: another process drains it.
     """
+    busy = f"the feature log of store {store!r} is being drained by another process"
+    with _at_once(connection, "(%s, hashtext(%s))", (_DRAINS, store), busy=busy):
+        yield
+
+
+@contextmanager
+def canary_lock(connection: extensions.connection) -> Iterator[None]:
+    """Hold the right to a round of the canary: of two at once, each would read what the other wrote.
+
+    Raises:
+        LockBusyError: another round is going on.
+    """
+    with _at_once(connection, "(%s)", (CANARY,), busy="another round of the canary is going on"):
+        yield
+
+
+@contextmanager
+def _at_once(
+    connection: extensions.connection, key: str, parameters: tuple[int | str, ...], *, busy: str
+) -> Iterator[None]:
+    """Hold a lock that nobody waits for."""
     with translated(), connection.cursor() as cursor:
-        cursor.execute("select pg_try_advisory_lock(%s, hashtext(%s))", (_DRAINS, store))
+        cursor.execute(f"select pg_try_advisory_lock{key}", parameters)
         if cursor.fetchone() != (True,):
-            raise LockBusyError(
-                f"the feature log of store {store!r} is being drained by another process", hint="wait for it"
-            )
+            raise LockBusyError(busy, hint="wait for it")
     try:
         yield
     finally:
         # a broken connection has released the lock already
         with suppress(psycopg2.Error), connection.cursor() as cursor:
-            cursor.execute("select pg_advisory_unlock(%s, hashtext(%s))", (_DRAINS, store))
+            cursor.execute(f"select pg_advisory_unlock{key}", parameters)

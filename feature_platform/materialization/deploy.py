@@ -23,6 +23,7 @@ import duckdb
 
 import feature_platform
 from feature_platform.declaration import Change, FeatureRegistry, compare, load_registry
+from feature_platform.declaration.canary import is_served, with_canary
 from feature_platform.declaration.lineage import FILE as LINEAGE_FILE
 from feature_platform.declaration.lineage import load_lineage, write_lineage
 from feature_platform.domain.feature_view import FeatureView
@@ -181,7 +182,8 @@ def _publish(settings: Settings, registry: FeatureRegistry) -> StoreUnavailableE
 
 def _deploy_lake(lake: duckdb.DuckDBPyConnection, registry: FeatureRegistry) -> Iterator[str]:
     """Schemas and physical tables."""
-    plan = tables.plan_tables(registry.views, tables.read_columns(lake, sql.BATCHES_SCHEMA))
+    written = with_canary(registry) if is_served(registry) else registry
+    plan = tables.plan_tables(written.views, tables.read_columns(lake, sql.BATCHES_SCHEMA))
     for name in tables.create_schemas(lake):
         yield f"create schema {name}"
     log = log_tables.plan_tables(tables.read_columns(lake, sql.SERVING_SCHEMA))

@@ -25,7 +25,7 @@ from manifests import (
     view_model,
 )
 
-from feature_platform.declaration import FeatureRegistry, load_registry, parse_manifest
+from feature_platform.declaration import FeatureRegistry, canary, load_registry, parse_manifest
 from feature_platform.declaration.archive import from_archive, to_archive
 from feature_platform.domain.feature_service import FLAG_ALL, FeatureService, Remedy
 from feature_platform.domain.feature_view import LateData, LatePolicy, OnlineTier
@@ -442,6 +442,11 @@ def test_a_name_may_be_declared_once() -> None:
     other = view_model("carrier_delays", entities={"carrier": "varchar"}, features={"x": "double"})
     other |= {"unique_id": "model.other.carrier_delays.v1", "package_name": "other"}
     assert any("declared twice" in f.problem for f in findings(manifest(other)))
+
+
+def test_the_name_of_the_canary_is_taken() -> None:
+    other = view_model(canary.NAME, entities={"store": "varchar"}, features={"x": "double"})
+    assert any("view of its own" in f.problem for f in findings(manifest(other)))
 
 
 def test_a_deprecation_in_the_future_forbids_nothing() -> None:

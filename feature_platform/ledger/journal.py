@@ -181,6 +181,13 @@ class Journal(LedgerConnection):
             for r in rows
         )
 
+    def first_deployed(self, view_key: str) -> datetime | None:
+        """When a view was deployed for the first time; None if it never was."""
+        first: datetime | None = self._fetch_value(
+            "select min(deployed_at) from deployments where views ? %s", (view_key,)
+        )
+        return first
+
     def fact(self, name: str) -> str | None:
         """A fact fixed once for the project; None if it is not fixed."""
         value: str | None = self._fetch_value("select value from project_facts where name = %s", (name,))

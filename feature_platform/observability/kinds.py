@@ -101,6 +101,11 @@ WATCH_KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             command="feature-platform status",
             is_felt_online=True,
         ),
+        "missing": Kind(
+            impact="training and serving are without these partitions; the rows of their entities are those of before",
+            page="missing-partitions.md",
+            command="feature-platform backfill {view} --all --missing",
+        ),
         "run_failed": Kind(
             impact="what the run was to make is missing; what was there before is still read",
             page="failed-run.md",
@@ -216,7 +221,7 @@ def known_to_watch(incidents: Iterable[Incident]) -> tuple[Problem, ...]:
             owner=Owner(name=incident.owner, email=incident.owner),
             message=incident.message,
             impact=WATCH_KINDS[incident.kind].impact,
-            command=WATCH_KINDS[incident.kind].command,
+            command=WATCH_KINDS[incident.kind].command.format(view=incident.view),
         )
         for incident in incidents
         if incident.kind in WATCH_KINDS

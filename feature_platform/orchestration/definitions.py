@@ -31,6 +31,7 @@ from feature_platform.orchestration.maintenance import (
     build_maintenance_job,
     build_maintenance_schedule,
 )
+from feature_platform.orchestration.missing import build_missing_sensor
 from feature_platform.orchestration.parity import build_parity_asset, build_parity_job, build_parity_schedule
 from feature_platform.orchestration.pushes import build_pushed_asset, build_pushes_schedule, pushable_views
 from feature_platform.orchestration.schedules import build_schedules
@@ -99,6 +100,7 @@ def build_definitions(
             build_store_sensor(settings, registry),
             build_look_sensor(settings, registry, look_job),
             build_recompute_sensor(settings, registry),
+            build_missing_sensor(settings, registry),
             build_audit_sensor(settings, registry, audit_job),
         ],
         executor=dg.in_process_executor,

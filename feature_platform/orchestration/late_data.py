@@ -15,10 +15,9 @@ import dagster as dg
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.feature_view import FeatureView, LatePolicy, OnlineTier, Source
 from feature_platform.domain.late_data import Lags, LateScan, LateState, LateView, adjacent
-from feature_platform.domain.windows import Partition
 from feature_platform.orchestration import keys
 from feature_platform.orchestration.failing import dagster_failures
-from feature_platform.orchestration.timetable import PARTITIONS_PER_RUN
+from feature_platform.orchestration.timetable import PARTITIONS_PER_RUN, range_tags
 from feature_platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 JOB = "look_for_late_rows"
 LOOK_SENSOR = "look_for_late_rows"
 RECOMPUTE_SENSOR = "recompute_late_partitions"
-RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 _SECONDS_BETWEEN_LOOKS = 60
 
 
@@ -120,13 +118,14 @@ def run_requests(view: FeatureView, entry: "LateEntry") -> Iterator[dg.RunReques
     """One run per unbroken range of late partitions."""
     found = {late.partition: late.found_seq for late in entry.partitions}
     holds = view.late_data.policy is LatePolicy.VERSION
+    held = {keys.HOLD_TAG: "true"} if holds else {}
     for span in adjacent(found, at_most=PARTITIONS_PER_RUN[view.grain]):
         newest = max(found[partition] for partition in span)
         yield dg.RunRequest(
             run_key=f"{view.key} {span[0].key} {span[-1].key} {newest}",
             asset_selection=_selection(view, holds=holds),
             partition_key=span[0].key if len(span) == 1 else None,
-            tags={keys.PRIORITY_TAG: keys.LATE_PRIORITY, **_range(span), **({keys.HOLD_TAG: "true"} if holds else {})},
+            tags={keys.PRIORITY_TAG: keys.LATE_PRIORITY, **range_tags(span), **held},
         )
 
 
@@ -134,10 +133,6 @@ def _selection(view: FeatureView, *, holds: bool) -> list[dg.AssetKey]:
     """What is held is not served."""
     served = view.online is OnlineTier.VALKEY and not holds
     return [keys.view_key(view), *([keys.online_key(view)] if served else [])]
-
-
-def _range(span: tuple[Partition, ...]) -> dict[str, str]:
-    return {} if len(span) == 1 else dict(zip(RANGE_TAGS, (span[0].key, span[-1].key), strict=True))
 
 
 def observations(scan: LateScan, source: Source, registry: FeatureRegistry) -> Iterator[dg.AssetObservation]:

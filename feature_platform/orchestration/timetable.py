@@ -6,6 +6,7 @@ from those two: the cron line of the schedule and the partition a tick asks for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import dagster as dg
@@ -18,6 +19,7 @@ PARTITIONS_PER_RUN = {Grain.HOUR: 31 * 24, Grain.DAY: 150, Grain.MONTH: 36}
 """How many partitions of a backfill one run computes and publishes together. A run costs some 15 s of CPU in imports
 (Dagster, dbt, Great Expectations) and 0.05 s a partition; but a chunk with one bad partition publishes nothing."""
 
+RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 _KEY_FORMAT = "%Y-%m-%d"
 _MINUTE = timedelta(minutes=1)
 
@@ -33,6 +35,11 @@ def partitions_definition(grain: Grain, begin: datetime) -> dg.TimeWindowPartiti
     if grain is Grain.DAY:
         return dg.DailyPartitionsDefinition(start_date=start, timezone="UTC")
     return dg.MonthlyPartitionsDefinition(start_date=start, timezone="UTC")
+
+
+def range_tags(span: Sequence[Partition]) -> dict[str, str]:
+    """The tags of a run of several adjacent partitions; none for one, which is the run's partition key."""
+    return {} if len(span) == 1 else dict(zip(RANGE_TAGS, (span[0].key, span[-1].key), strict=True))
 
 
 def backfill_policy(grain: Grain) -> dg.BackfillPolicy:

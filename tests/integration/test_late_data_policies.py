@@ -22,11 +22,11 @@ from feature_platform.observability import find_problems, watch
 from feature_platform.observability.metrics import ledger_metrics
 from feature_platform.orchestration import build_definitions, keys
 from feature_platform.orchestration.late_data import (
-    RANGE_TAGS,
     build_look_job,
     build_look_sensor,
     build_recompute_sensor,
 )
+from feature_platform.orchestration.timetable import RANGE_TAGS
 from feature_platform.settings import PREFIX
 
 LOG = logging.getLogger("test_late_data_policies")

@@ -149,6 +149,19 @@ class TestPublishing:
                     (batch.batch_id, passed, VIEW.key),
                 )
 
+    @pytest.mark.parametrize("grain", Grain)
+    @pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+    def test_what_no_batch_was_ever_opened_for(self, ledger, grain, zone):
+        """Two months with a change of time, and from the 31st to the shorter month."""
+        with ledger.connection.cursor() as cursor:
+            cursor.execute("select set_config('TimeZone', %s, false)", (zone,))
+        every = tuple(partitions_between(BEGIN, BEGIN + timedelta(days=150), grain))
+        begun = every[1::2]
+        ledger.open_batches(VIEW, begun, run_id="run")
+        ledger.open_batches(View(key="other@1"), every, run_id="run")
+        assert ledger.never_begun(VIEW.key, every[0], every[-1]) == every[0::2]
+        assert ledger.never_begun(VIEW.key, every[1], every[1]) == ()
+
 
 class TestRefusals:
     def test_failed_is_final(self, ledger):

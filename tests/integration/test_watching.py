@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -33,22 +34,26 @@ from views import view_with
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.batch import CheckOutcome, Measured
 from feature_platform.domain.feature_service import FeatureService, ViewSelection
-from feature_platform.domain.feature_view import FeatureView, Owner
-from feature_platform.domain.windows import Grain, parse_partition_key
+from feature_platform.domain.feature_view import FeatureView, Owner, Source
+from feature_platform.domain.windows import Grain, Partition, parse_partition_key, partitions_between
 from feature_platform.errors import ClockSkewError
 from feature_platform.ledger import Ledger, clocks
 from feature_platform.observability import (
     KINDS,
     Problem,
+    find_missing,
     find_problems,
     find_unreachable,
     find_wrong_clocks,
     watch,
 )
 from feature_platform.orchestration import keys
-from feature_platform.orchestration.timetable import partitions_definition
+from feature_platform.orchestration.missing import ASKED_AFTER, build_missing_sensor
+from feature_platform.orchestration.sensors import find_elsewhere
+from feature_platform.orchestration.timetable import RANGE_TAGS, partitions_definition
 from feature_platform.orchestration.watching_automation import find_dead_automation
 from feature_platform.orchestration.watching_runs import find_failed_runs, find_stuck_runs
+from feature_platform.settings import Settings
 
 LOG = logging.getLogger("test_watching")
 HOUR = timedelta(hours=1)
@@ -201,6 +206,152 @@ def test_a_run_that_will_be_tried_again_has_not_failed_yet(ledger, instance, reg
     run_id = Jobs(view, instance).run("look")
     instance.add_run_tags(run_id, {"dagster/will_retry": "true"})
     assert told(find_failed_runs(instance, ledger, registry, now=datetime.now(UTC))) == {}
+
+
+class Missing:
+    """A view that was deployed just now, and the platform some days later."""
+
+    def __init__(self, ledger, ledger_url, registry, instance, monkeypatch) -> None:
+        self.ledger, self.registry, self.instance = ledger, registry, instance
+        (self.view,) = registry.views.values()
+        ledger.record_deployment(platform_version="1", manifest_hash="h", views={self.view.key: {}})
+        self.deployed_at = ledger.first_deployed(self.view.key)
+        # nothing is due at the very moment at which it is looked at
+        self.now = (self.deployed_at + timedelta(days=4)).replace(hour=12, minute=30)
+        monkeypatch.setattr(Ledger, "now", lambda _: self.now)
+        self.settings = Settings(
+            project=Path(),
+            home=Path(),
+            ledger_url=ledger_url,
+            lake_catalog="",
+            lake_data="",
+            valkey_url="valkey://127.0.0.1:1",
+            store="default",
+            duckdb_memory="1GB",
+        )
+        self.sensor = build_missing_sensor(self.settings, registry)
+
+    @property
+    def due(self) -> list[Partition]:
+        since, delay = self.deployed_at, self.view.availability_delay
+        every = partitions_between(since - timedelta(days=40), self.now + timedelta(days=1), self.view.grain)
+        return [one for one in every if since < one.end + delay <= self.now]
+
+    def asked(self) -> list[dg.RunRequest]:
+        said = self.sensor(dg.build_sensor_context(instance=self.instance))
+        return list(said.run_requests) if isinstance(said, dg.SensorResult) else []
+
+    def ranges(self) -> list[tuple[str, str]]:
+        return [
+            (one.partition_key,) * 2 if one.partition_key else tuple(one.tags[tag] for tag in RANGE_TAGS)
+            for one in self.asked()
+        ]
+
+    def told(self) -> str:
+        return "; ".join(one.message for one in find_missing(self.ledger, self.registry, now=self.now))
+
+
+@pytest.fixture
+def scheduled_instance() -> Iterator[dg.DagsterInstance]:
+    """One that keeps the state of schedules."""
+    with dg.instance_for_test() as kept:
+        yield kept
+
+
+@pytest.fixture
+def missing(ledger, ledger_url, registry, scheduled_instance, monkeypatch) -> Missing:
+    return Missing(ledger, ledger_url, registry, scheduled_instance, monkeypatch)
+
+
+def test_what_came_due_and_was_never_begun_is_asked_for_and_told(missing, ledger, view):
+    due = missing.due
+    assert len(due) in (4, 5)
+    (request,) = missing.asked()
+    assert missing.ranges() == [(due[0].key, due[-1].key)], "nothing before the view was deployed"
+    assert request.asset_selection == [keys.view_key(view), keys.online_key(view)]
+    assert request.tags[keys.PRIORITY_TAG] == keys.LATE_PRIORITY
+    assert f"no batch of {len(due)} partition(s) that came due ({due[0].key} to {due[-1].key})" in missing.told()
+    missing.now += timedelta(minutes=29)
+    assert missing.asked()[0].run_key == request.run_key, "once within the hour"
+    missing.now += timedelta(minutes=1)
+    assert missing.asked()[0].run_key != request.run_key, "and again, should that run have come to nothing"
+    publish(ledger, view, due[1].key)
+    publish(ledger, view, due[-1].key, passes=False)  # which another kind tells
+    assert missing.ranges() == [(due[0].key, due[0].key), (due[2].key, due[-2].key)]
+    for one in due:
+        publish(ledger, view, one.key)
+    assert (missing.asked(), missing.told()) == ([], "")
+
+
+def test_nothing_is_asked_for_before_its_schedule_had_the_time(missing, view):
+    *_, newest = missing.due
+    missing.now = newest.end + view.availability_delay + ASKED_AFTER - timedelta(seconds=1)
+    assert missing.ranges()[-1][-1] != newest.key
+    missing.now += timedelta(seconds=1)
+    assert missing.ranges()[-1][-1] == newest.key
+
+
+def test_what_waits_for_its_sources_is_asked_for_when_they_are_there(  # noqa: PLR0917
+    ledger, ledger_url, registry, scheduled_instance, monkeypatch, view
+):
+    source = Source(
+        name="shop.flights",
+        schema="shop",
+        table="flights",
+        event_time="at",
+        loaded_at_field="loaded_at",
+        reporting_lag=HOUR,
+        freshness=view.freshness,
+        unique_id="source.tiny.shop.flights",
+    )
+    late = replace(registry, views={view.key: replace(view, sources=(source,))}, sources={source.unique_id: source})
+    missing = Missing(ledger, ledger_url, late, scheduled_instance, monkeypatch)
+    due = missing.due
+    assert missing.asked() == []
+    assert f"; {len(due)} of them wait for their sources" in missing.told()
+    ledger.record_source_load(
+        source.name, loaded_through=due[1].end + HOUR, row_count=1, watermark=due[1].end, run_id="run"
+    )
+    assert missing.ranges() == [(due[0].key, due[1].key)]
+    assert f"; {len(due) - 2} of them wait for their sources" in missing.told()
+
+
+def test_a_view_that_somebody_is_at_is_left_alone(missing, scheduled_instance, view):
+    instance = scheduled_instance
+    run = create_run_for_test(
+        instance, job_name="any", asset_selection={keys.view_key(view)}, status=dg.DagsterRunStatus.STARTING
+    )
+    assert missing.asked() == []
+    instance.delete_run(run.run_id)
+    name = "daily_features_after_90_min"
+    run = create_run_for_test(instance, job_name=name, status=dg.DagsterRunStatus.STARTED)
+    assert missing.asked() == [], "a job of the view's, as a whole"
+    instance.delete_run(run.run_id)
+    create_run_for_test(instance, job_name="another", status=dg.DagsterRunStatus.STARTED)
+    assert missing.asked()
+
+
+def test_a_switched_off_schedule_is_not_gone_round(missing, scheduled_instance):
+    assert missing.asked()
+    state = InstigatorState(
+        RemoteInstigatorOrigin(origin("__repository__"), "daily_features_after_90_min"),
+        InstigatorType.SCHEDULE,
+        InstigatorStatus.STOPPED,
+        ScheduleInstigatorData("30 1 * * *", start_timestamp=0.0),
+    )
+    scheduled_instance.add_instigator_state(state)
+    assert missing.asked() == []
+
+
+def test_what_failed_runs_tell_of_is_not_told_as_missing_too(missing, ledger, registry, view):
+    def kinds() -> dict[str, list[str]]:
+        context = dg.build_sensor_context(instance=missing.instance)
+        found = find_elsewhere(context, missing.settings, registry, ledger, now=missing.now)
+        return {kind: [one.subject for one in problems] for kind, problems in found.items()}
+
+    assert kinds()["missing"] == [view.key]
+    Jobs(view, missing.instance).run("daily", DAY)
+    assert (kinds()["run_failed"], kinds()["missing"]) == ([view.key], [])
 
 
 def test_a_run_that_says_nothing_for_long_and_a_queue_that_stands_still(instance, registry):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,12 +14,10 @@ import pytest
 from feature_platform.declaration import load_registry
 from feature_platform.declaration.manifest import load_manifest
 from feature_platform.domain.feature_view import FreshnessSla
-from feature_platform.domain.windows import Grain
 from feature_platform.ledger import Ledger
 from feature_platform.materialization.dbt_parse import parse
 from feature_platform.orchestration import build_definitions, keys
 from feature_platform.orchestration.freshness import build_freshness_sensor
-from feature_platform.orchestration.schedules import CATCH_UP
 from feature_platform.orchestration.serving import native_freshness
 from feature_platform.settings import PREFIX, Settings
 
@@ -209,39 +206,6 @@ def test_a_tick_asks_for_the_partition_that_just_became_due(repository, schedule
     assert again.run_key == request.run_key
 
 
-def test_after_an_outage_a_tick_asks_for_what_was_missed(repository, home):
-    registry = load_registry(home / "dbt" / "manifest.json")
-    definition = repository.get_schedule_def("daily_features_after_90_min")
-    tick = datetime(2026, 11, 20, 1, 30, tzinfo=UTC)
-    with dg.instance_for_test() as instance:
-
-        def asked() -> list[str]:
-            context = dg.build_schedule_context(
-                instance=instance, scheduled_execution_time=tick, repository_def=repository
-            )
-            return [request.partition_key for request in definition.evaluate_tick(context).run_requests]
-
-        def ran(day: str, **tags: str) -> None:
-            tags = {"dagster/schedule_name": definition.name, "dagster/partition": day, **tags}
-            instance.add_run(dg.DagsterRun(job_name=definition.name, run_id=str(uuid.uuid4()), tags=tags))
-
-        ran("2026-11-01", **{"dagster/schedule_name": "another"})
-        assert asked() == ["2026-11-19"], "what is older than the schedule is a backfill's"
-        ran("2026-11-15")
-        ran("2026-11-14")  # repeated later
-        assert asked() == ["2026-11-16", "2026-11-17", "2026-11-18", "2026-11-19"]
-        for view in ("carrier_delays", "route_delays"):
-            materialization = dg.AssetMaterialization(
-                keys.view_key(registry.views[f"{view}@1"]), partition="2026-11-17"
-            )
-            instance.report_runless_asset_event(materialization)
-        assert asked() == ["2026-11-16", "2026-11-18", "2026-11-19"], "somebody has computed it meanwhile"
-        ran("2026-11-19")
-        assert asked() == ["2026-11-19"]
-        tick = datetime(2027, 11, 20, 1, 30, tzinfo=UTC)
-        assert len(asked()) == CATCH_UP[Grain.DAY] + 1
-
-
 def test_before_its_first_partition_a_view_is_left_alone(repository):
     definition = repository.get_schedule_def("daily_features_after_90_min")
     data = evaluated(definition, repository, datetime(2012, 6, 1, 1, 30, tzinfo=UTC))
@@ -250,7 +214,7 @@ def test_before_its_first_partition_a_view_is_left_alone(repository):
 
 
 def evaluated(definition, repository, instant):
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         context = dg.build_schedule_context(
             instance=instance, scheduled_execution_time=instant, repository_def=repository
         )
@@ -275,6 +239,7 @@ def test_sensors_run_by_default(repository):
         "judge_freshness": dg.DefaultSensorStatus.RUNNING,
         "incidents": dg.DefaultSensorStatus.RUNNING,
         "look_for_late_rows": dg.DefaultSensorStatus.RUNNING,
+        "compute_missing_partitions": dg.DefaultSensorStatus.RUNNING,
         "recompute_late_partitions": dg.DefaultSensorStatus.RUNNING,
         "look_at_online_store": dg.DefaultSensorStatus.RUNNING,
         "sync_what_was_published": dg.DefaultSensorStatus.RUNNING,

@@ -1,0 +1,70 @@
+"""Partitions that came due and that no run ever began to compute: nothing failed in the ledger, and nothing is there.
+
+Rule: what came due since the view was first deployed is the platform's to compute, however long it was down; what lies
+before that is a backfill's, and a person's. A partition with any batch is not missing: whether that failed, is held or
+was never finished, other kinds tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from feature_platform.declaration import FeatureRegistry
+from feature_platform.domain.feature_view import FeatureView
+from feature_platform.domain.windows import Partition, aware_utc, floor, partition_starting
+from feature_platform.ledger import Ledger
+from feature_platform.observability.kinds import Problem, problem_of_view
+
+MISSING_AFTER = timedelta(hours=2)
+"""A partition's run begins when it is due, or when the source is there, or the backfill before it has ended."""
+_INSTANT = timedelta(microseconds=1)
+
+
+def came_due(view: FeatureView, *, after: datetime, by: datetime) -> tuple[Partition, Partition] | None:
+    """The first and the last partition that became due in (after, by]: their end and the availability delay."""
+    after, by = aware_utc(after) - view.availability_delay, aware_utc(by) - view.availability_delay
+    last_end = floor(by, view.grain)
+    first = partition_starting(floor(after, view.grain), view.grain)
+    begin = aware_utc(view.begin)
+    while first.start < begin:
+        # at most twice
+        first = partition_starting(max(first.end, floor(begin, view.grain)), view.grain)
+    if first.end > last_end:
+        return None
+    return first, partition_starting(floor(last_end - _INSTANT, view.grain), view.grain)
+
+
+def missing_partitions(ledger: Ledger, view: FeatureView, *, by: datetime) -> tuple[Partition, ...]:
+    """What became due by an instant, since the view was first deployed, and has no batch; oldest first."""
+    deployed_at = ledger.first_deployed(view.key)
+    due = came_due(view, after=deployed_at, by=by) if deployed_at is not None else None
+    return ledger.never_begun(view.key, *due) if due else ()
+
+
+def loaded_for(ledger: Ledger, view: FeatureView) -> datetime:
+    """The latest end of a partition that the sources of a view are loaded far enough for, reporting lag included."""
+    ends = []
+    for source in view.sources:
+        loaded = ledger.loaded_through(source.name)
+        ends.append(loaded - source.reporting_lag if loaded is not None else datetime.min.replace(tzinfo=UTC))
+    return min(ends, default=datetime.max.replace(tzinfo=UTC))
+
+
+def find_missing(ledger: Ledger, registry: FeatureRegistry, *, now: datetime) -> Iterator[Problem]:
+    """What is missing for longer than it takes to be computed by itself, one problem per view."""
+    for view in registry.views.values():
+        missing = missing_partitions(ledger, view, by=now - MISSING_AFTER)
+        if not missing:
+            continue
+        first, last = missing[0].key, missing[-1].key
+        waiting = sum(one.end > loaded_for(ledger, view) for one in missing)
+        yield problem_of_view(
+            "missing",
+            view,
+            registry,
+            severity="error",
+            message=f"{view.key} has no batch of {len(missing)} partition(s) that came due"
+            f" ({first if first == last else f'{first} to {last}'})"
+            + (f"; {waiting} of them wait for their sources" if waiting else ""),
+        )

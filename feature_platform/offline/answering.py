@@ -17,6 +17,7 @@ from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_service import OutagePolicy
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP
 from feature_platform.domain.serving_history import ServedHistory
+from feature_platform.lake.failures import lake_errors
 from feature_platform.lake.sql import BATCH_ID, batches_table
 from feature_platform.lake.sql import quote_identifier as quote
 from feature_platform.ledger import Acknowledged
@@ -327,4 +328,5 @@ class _Answering:
     def _run(self, *statements: pit.Statement) -> None:
         for statement in statements:
             self._connection.execute(pit.JOINS_AS_ESTIMATED if statement.is_asof else pit.JOINS_AS_WRITTEN)
-            self._connection.execute(statement.sql, dict(statement.parameters))
+            with lake_errors(f"joining {self._question.view.key} to the labels"):
+                self._connection.execute(statement.sql, dict(statement.parameters))

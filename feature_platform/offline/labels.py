@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.types import ColumnType, FeatureType
 from feature_platform.errors import EntityError, RequestError, TimestampError, chosen_from
+from feature_platform.lake.failures import lake_errors
 from feature_platform.lake.sql import quote_identifier as quote
 from feature_platform.offline.parquet import copy_to_parquet
 from feature_platform.offline.point_in_time import LABEL_ID, LABELS, Statement
@@ -69,7 +70,7 @@ def load_labels(
     names, source = _open(connection, entity_df)
     _check_names(names, views, timestamp_column)
     try:
-        with _readable():
+        with lake_errors("reading the labels"), _readable():
             connection.execute(
                 # the window without an order numbers rows as they come, and keeps that scan in order
                 f"create table {LABELS} as select row_number() over () - 1 as {LABEL_ID}, * from {source.sql}",
@@ -104,7 +105,7 @@ def write_labels(
     names, source = _open(connection, entity_df)
     _check_names(names, views, timestamp_column)
     try:
-        with _readable():
+        with lake_errors("keeping the labels"), _readable():
             copy_to_parquet(connection, f"select * from {source.sql}", path, source.parameters)
     finally:
         connection.unregister(_INPUT)

@@ -108,6 +108,7 @@ class FeatureStore(TrainingSetDoors):
             RequestError: the mode, a name, the sequence or the labels are wrong; its subclasses say what.
             RowsRetiredError: rows that were visible as of `at_sequence` were deleted since.
             NotDeployedError: a view has no table in the lake.
+            MemoryLimitError: DuckDB needs more memory than it is given. Writing the answer may raise it as well.
         """
         chosen_mode, chosen_outages = pit.parse_mode(mode), pit.parse_outages(outages, mode)
         policy = self._outage_policy(service_or_refs)

@@ -19,6 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from feature_platform.domain.batch import PublishedBatch
+from feature_platform.lake.failures import lake_errors
 from feature_platform.lake.sql import quote_identifier as quote
 from feature_platform.offline.output import OutputColumn
 from feature_platform.offline.parquet import copy_to_parquet
@@ -93,7 +94,7 @@ class HistoricalFeatures:
         # beside the target, because a rename is atomic only within one file system
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as directory:
             unfinished = Path(directory) / "part.parquet"
-            with self._cursor() as cursor:
+            with self._cursor() as cursor, lake_errors(f"writing {path.name}"):
                 copy_to_parquet(cursor, self._sql, unfinished)
             unfinished.replace(path)
         return path

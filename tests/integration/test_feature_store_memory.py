@@ -14,6 +14,7 @@ from offline_platform import Platform, declare, measured, registry_of
 from feature_platform import lake
 from feature_platform.domain.types import ColumnType
 from feature_platform.domain.windows import Grain, partitions_between
+from feature_platform.errors import MemoryLimitError
 from feature_platform.lake.sql import batches_table
 from feature_platform.ledger import Ledger
 from feature_platform.offline.point_in_time import Plan
@@ -75,6 +76,13 @@ def test_more_than_memory_streams_to_parquet(platform: Platform, tmp_path, recor
         record_property("peak_rss_grew_mb", grown)
         assert grown < 600
         assert pq.read_metadata(outputs[0]).num_rows == LABELS
+        # what a limit cannot do at all says what to do, and leaves nothing behind
+        with (
+            pytest.raises(MemoryLimitError, match="FEATURE_PLATFORM_DUCKDB_MEMORY"),
+            platform.with_memory("20MB").store.get_historical_features(labels, "wide") as features,
+        ):
+            features.to_parquet(tmp_path / "too_little" / "set.parquet")
+        assert not list(tmp_path.glob("too_little/*"))
         # both plans agree, rows are in order, and x0 is the end of the newest day seen: an independent look
         (different,), *_ = connection.execute(
             f"select count(*) from '{outputs[0]}' a join '{outputs[1]}' b using (n) where a is distinct from b"

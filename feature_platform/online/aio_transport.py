@@ -8,7 +8,6 @@ client's whole timeout is closed, and those who still waited on it try elsewhere
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
 from typing import Any, Final, TypeVar
 
@@ -17,6 +16,7 @@ import libvalkey
 from feature_platform.errors import ConfigurationError, StoreUnavailableError
 from feature_platform.online.connection import greeting, raise_if_error, raise_if_untrusted, tls_context, unavailable
 from feature_platform.online.exchange import Call, Outcome, Pause, Steps, Store
+from feature_platform.online.forks import Forks
 from feature_platform.online.settings import ValkeyAddress
 
 CONNECTIONS: Final = 4
@@ -180,7 +180,7 @@ class AioTransport:
         """The least busy connection, unless another may be opened instead."""
         if self._closed:
             raise ConfigurationError("this client is closed", hint="connect again")
-        owner = (os.getpid(), loop)
+        owner = (Forks.count, loop)
         if self._owner != owner:
             # after a fork, or in another loop: the connections are not ours to close
             self._owner, self._connections, self._opening = owner, {}, {}

@@ -7,7 +7,6 @@ the online client may.
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 import time
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import libvalkey
 
 from feature_platform.errors import ConfigurationError, FeaturePlatformError, StoreUnavailableError
+from feature_platform.online.forks import Forks
 from feature_platform.online.settings import ValkeyAddress
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Connection:
 
     def __init__(self, address: ValkeyAddress, timeout_seconds: float, *, read_only: bool = False) -> None:
         self.address = address
-        self.pid = os.getpid()
+        self.forks = Forks.count
         self._reader = libvalkey.Reader()
         deadline = time.monotonic() + timeout_seconds
         self._socket = self._connect(timeout_seconds)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from feature_platform.errors import ConfigurationError, FeaturePlatformError, RequestError, StoreUnavailableError
 from feature_platform.online.connection import Command
+from feature_platform.online.forks import Forks
 from feature_platform.online.keys import PREFIX
 from feature_platform.online.log_format import CLIENT_BYTES, LogEntry, LoggedView, text_bytes
 
@@ -96,7 +97,7 @@ class FeatureLog:
         self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
+        self._forks = Forks.count
         self._client = os.urandom(CLIENT_BYTES)
         self._lock = threading.Lock()
         self._waiting: deque[_Waiting] = deque()
@@ -114,7 +115,7 @@ class FeatureLog:
         Raises:
             RequestError: the id is no text.
         """
-        if self._pid != os.getpid():
+        if self._forks != Forks.count:
             self._begin()
         if request_id is None:
             request_id = os.urandom(_ID_BYTES).hex()
@@ -147,7 +148,7 @@ class FeatureLog:
 
     def close(self) -> None:
         """Send what waits, for a few seconds at most; what is left then is dropped and counted."""
-        if self._pid != os.getpid():
+        if self._forks != Forks.count:
             return
         self._closing.set()
         if self._thread is not None:

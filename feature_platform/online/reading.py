@@ -6,7 +6,6 @@ go on with the documents they have, or wait where they cannot.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +18,7 @@ from feature_platform.online import catalog as catalogs
 from feature_platform.online.catalog import Catalog, ViewDocument
 from feature_platform.online.codec import later_row
 from feature_platform.online.exchange import Pause, Standalone, Steps, Store
+from feature_platform.online.forks import Forks
 from feature_platform.online.hot import HotKey, HotKeys, ValueCache
 from feature_platform.online.keys import VIEWS, push_key
 from feature_platform.online.request import Entities, ReadPlan, UnknownLayout, unknown_layout
@@ -55,7 +55,7 @@ class Reading:
         # replaced whole: threads see the old or the new, never a mixture
         self._documents: _Documents | None = None
         self._lock = threading.Lock()
-        self._pid = os.getpid()
+        self._forks = Forks.count
         self._unknown: dict[object, float] = {}
         self._cache = ValueCache(settings.cache_seconds, settings.cache_entries) if settings.cache_seconds else None
         self._hot = HotKeys()
@@ -169,9 +169,9 @@ class Reading:
         return self._forked_lock().locked()
 
     def _forked_lock(self) -> threading.Lock:
-        if self._pid != os.getpid():
+        if self._forks != Forks.count:
             # another thread of the parent may have held it: the child's copy would stay locked for ever
-            self._pid, self._lock = os.getpid(), threading.Lock()
+            self._forks, self._lock = Forks.count, threading.Lock()
         return self._lock
 
     def _worth_asking(self, what: object) -> bool:

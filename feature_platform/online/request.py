@@ -17,7 +17,7 @@ from feature_platform.domain.naming import name_features
 from feature_platform.domain.types import INTEGER_RANGES, ColumnType, FeatureType
 from feature_platform.errors import CorruptValueError, EntityError, UnusableFeaturesError, chosen_from
 from feature_platform.online.catalog import Catalog, ViewDocument
-from feature_platform.online.codec import HEADER_BYTES, PREFIX_BYTES, SIGN_BIT, decode_prefix, to_micros
+from feature_platform.online.codec import HEADER_BYTES, PREFIX_BYTES, decode_prefix, to_micros
 from feature_platform.online.decoding import row_decoder
 from feature_platform.online.keys import SEPARATOR, canonical_text, escape
 from feature_platform.online.result import OnlineFeatures
@@ -40,11 +40,15 @@ class UnknownLayout(NamedTuple):
 
 
 class Request(NamedTuple):
-    """The entities of one request, and the keys to read: per view one for each entity, and each key once."""
+    """The entities of one request, and the keys to read: per view one for each entity, and each key once.
+
+    `asked` is the number of keys before the repeated ones went.
+    """
 
     entities: EntityColumns
     keys_of: Sequence[Sequence[bytes]]
     unique: Sequence[bytes]
+    asked: int
 
 
 class ViewPlan:
@@ -55,8 +59,6 @@ class ViewPlan:
     ) -> None:
         self.view = view
         self.keys = key_maker(view)
-        self._ttl = None if view.ttl is None else view.ttl // _MICROSECOND
-        self._stale_after = None if view.stale_after is None else view.stale_after // _MICROSECOND
         declared = {
             FeatureStatus.STALE: policy.stale,
             FeatureStatus.EXPIRED: policy.expired,
@@ -68,6 +70,8 @@ class ViewPlan:
             features=features,
             names=names,
             types=tuple(types[name] for name in features),
+            ttl=None if view.ttl is None else view.ttl // _MICROSECOND,
+            stale_after=None if view.stale_after is None else view.stale_after // _MICROSECOND,
             remedies={status: remedy for status, remedy in declared.items() if remedy is not Remedy.FLAG},
             defaults=tuple(
                 None if defaults.get(name) is None else parse_default(types[name], defaults[name]) for name in features
@@ -86,6 +90,14 @@ class ViewPlan:
         found: set[bytes] = set(
             map(_LAYOUT, values) if whole else [_LAYOUT(value) for value in values if value is not None]
         )
+        if not decoders.keys() >= found and (unknown := self._unknown(found, values, catalog)) is not None:
+            return unknown
+        alike = decoders.get(next(iter(found))) if whole and len(found) == 1 else None
+        return ViewValues(form, values, alike=alike, now=now)
+
+    def _unknown(self, found: set[bytes], values: Sequence[bytes | None], catalog: Catalog) -> UnknownLayout | None:
+        """Learn to read the layouts that are met for the first time; the first that the catalog lacks."""
+        form, decoders = self._form, self._form.decoders
         for layout_id in found - decoders.keys():
             if len(layout_id) < HEADER_BYTES - PREFIX_BYTES:
                 continue  # "no row", or too short to be a value
@@ -93,13 +105,10 @@ class ViewPlan:
             if layout is None:
                 return UnknownLayout(form.key, layout_id)
             decoders[layout_id] = row_decoder(layout, form.features, form.names)
-        if b"" in found or min(map(len, found), default=0) < HEADER_BYTES - PREFIX_BYTES:
-            for value in values:
-                if value is not None and len(value) < HEADER_BYTES:
-                    decode_prefix(value)  # a tombstone, or nothing that can be read
-        alike = decoders.get(next(iter(found))) if len(found) == 1 and whole else None
-        dead, stale = _threshold(now, self._ttl), _threshold(now, self._stale_after)
-        return ViewValues(form, values, alike=alike, dead=dead, stale=stale)
+        for value in values:
+            if value is not None and len(value) < HEADER_BYTES:
+                decode_prefix(value)  # a tombstone, or nothing that can be read
+        return None
 
     @property
     def refuses(self) -> frozenset[FeatureStatus]:
@@ -139,10 +148,10 @@ class ReadPlan:
         columns = entity_columns(entities, self._columns)
         keys_of = [part.keys(columns) for part in self.views]
         unique = keys_of[0] if len(keys_of) == 1 else [key for keys in keys_of for key in keys]
-        distinct = dict.fromkeys(unique)
-        if len(distinct) < len(unique):
-            unique = list(distinct)
-        return Request(entities=columns, keys_of=keys_of, unique=unique)
+        asked = len(unique)
+        if len(set(unique)) < asked:
+            unique = list(dict.fromkeys(unique))
+        return Request(columns, keys_of, unique, asked)
 
     def answer(self, request: Request, values: Sequence[bytes | None], now: datetime) -> OnlineFeatures | UnknownLayout:
         """The answer; or a layout that the catalog lacks, to be asked of one that has it.
@@ -151,7 +160,7 @@ class ReadPlan:
             CorruptValueError: a value is too short to say what it is.
             UnusableFeaturesError: the service declares that such values must not be served.
         """
-        asked = sum(map(len, request.keys_of))
+        asked = request.asked
         by_key = dict(zip(request.unique, values, strict=True)) if len(values) < asked else None
         micros = to_micros(now)
         parts = []
@@ -257,9 +266,11 @@ def entity_columns(entities: Entities, names: Sequence[str]) -> EntityColumns:
     Raises:
         EntityError: a key column is missing or unexpected, or the columns differ in length.
     """
-    if isinstance(entities, Mapping):
-        return _checked_columns(entities, names)
-    rows = entities if isinstance(entities, list | tuple) else tuple(entities)
+    if not isinstance(entities, list | tuple):
+        if isinstance(entities, Mapping):
+            return _checked_columns(entities, names)
+        entities = tuple(entities)
+    rows: Sequence[Entity] = entities
     try:
         columns = {name: [row[name] for row in rows] for name in names}
         width = len(names)
@@ -314,13 +325,3 @@ def _check_names(found: Iterable[str], names: Sequence[str]) -> None:
                 allowed=chosen_from(names),
                 hint=f"give every entity a value for {name!r}",
             )
-
-
-def _threshold(now: int, bound: int | None) -> bytes:
-    """The latest event time, as a value's prefix has it, whose age has reached the bound; before any if it has none."""
-    if bound is None:
-        return b""
-    try:
-        return (now - bound + SIGN_BIT).to_bytes(8, "big")
-    except OverflowError:  # a bound of many thousand years
-        return b""

@@ -6,7 +6,6 @@ starts with empty pools: it closes its copies of the parent's sockets without a 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
@@ -14,6 +13,7 @@ from typing import Any, Final, TypeVar
 from feature_platform.errors import ConfigurationError, StoreUnavailableError
 from feature_platform.online.connection import ClosedByServerError, Connection
 from feature_platform.online.exchange import Call, Outcome, Pause, Steps, Store
+from feature_platform.online.forks import Forks
 
 IDLE_CONNECTIONS: Final = 64
 """Connections kept per node; a process with more threads opens more, and closes them when they come back."""
@@ -28,7 +28,7 @@ class Transport:
         self._store = store
         self._patience = store.patience
         self._timeout_seconds = timeout_seconds
-        self._pid = os.getpid()
+        self._forks = Forks.count
         self._idle: dict[str, list[Connection]] = {}
         self._closed = False
 
@@ -115,7 +115,7 @@ class Transport:
         return outcomes
 
     def _take(self, node: str, limit: float) -> Connection:
-        if self._pid != os.getpid():
+        if self._forks != Forks.count:
             self._after_fork()
         if self._closed:
             raise ConfigurationError("this client is closed", hint="connect again")
@@ -130,7 +130,7 @@ class Transport:
 
     def _give_back(self, node: str, connection: Connection) -> None:
         idle = self._idle.setdefault(node, [])
-        if self._closed or connection.pid != os.getpid() or len(idle) >= IDLE_CONNECTIONS:
+        if self._closed or connection.forks != Forks.count or len(idle) >= IDLE_CONNECTIONS:
             connection.close()
             return
         idle.append(connection)
@@ -146,9 +146,9 @@ class Transport:
             connection.close()
 
     def _after_fork(self) -> None:
-        if self._pid == os.getpid():
+        if self._forks == Forks.count:
             return
-        self._pid = os.getpid()
+        self._forks = Forks.count
         for node in list(self._idle):
             self._clear(node)
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from feature_platform.domain.feature_service import Remedy
 from feature_platform.domain.types import FeatureType
-from feature_platform.online.codec import HEADER_BYTES, PREFIX_BYTES, decode_prefix
+from feature_platform.online.codec import HEADER_BYTES, PREFIX_BYTES, SIGN_BIT, decode_prefix
 from feature_platform.online.decoding import RowDecoder
 
 _EVENT: Final = itemgetter(slice(8, PREFIX_BYTES))
@@ -48,7 +48,18 @@ class ViewReading:
 class ViewForm:
     """What is the same in every answer to one question about one view."""
 
-    __slots__ = ("decoders", "defaults", "features", "key", "names", "nothing", "remedies", "types")
+    __slots__ = (
+        "decoders",
+        "defaults",
+        "features",
+        "key",
+        "names",
+        "nothing",
+        "remedies",
+        "stale_after",
+        "ttl",
+        "types",
+    )
 
     def __init__(
         self,
@@ -57,6 +68,8 @@ class ViewForm:
         features: tuple[str, ...],
         names: tuple[str, ...],
         types: tuple[FeatureType, ...],
+        ttl: int | None,
+        stale_after: int | None,
         remedies: Mapping[FeatureStatus, Remedy],
         defaults: tuple[Any, ...],
     ) -> None:
@@ -69,6 +82,9 @@ class ViewForm:
         self.types = types
         self.decoders: dict[bytes, RowDecoder] = {}
         """By the four bytes of the layout's id, as far as values have been met."""
+        self.ttl = ttl
+        self.stale_after = stale_after
+        """Ages at which a row expires and is stale, in microseconds; None: never."""
         self.remedies = remedies
         """What is done about statuses that are not just flagged."""
         self.defaults = defaults
@@ -78,41 +94,30 @@ class ViewForm:
 class ViewValues:
     """One view's part of an answer: the bytes of each entity's row, and how old they may be."""
 
-    __slots__ = ("_alike", "_dead", "_stale", "form", "served_after", "values")
+    __slots__ = ("_alike", "_dead", "_now", "form", "served_after", "values")
 
-    def __init__(
-        self,
-        form: ViewForm,
-        values: Sequence[bytes | None],
-        *,
-        alike: RowDecoder | None,
-        dead: bytes,
-        stale: bytes,
-    ) -> None:
+    def __init__(self, form: ViewForm, values: Sequence[bytes | None], *, alike: RowDecoder | None, now: int) -> None:
         self.form = form
         self.values = values
         """Per entity what the store holds; None if nothing."""
-        # the latest event times, as values have them, that have reached ttl and promised freshness
-        self._dead = dead
-        self._stale = stale
+        self._now = now
+        # the latest event time, as values have them, that has reached ttl
+        self._dead = dead = _threshold(now, form.ttl)
         # reads all of the values, if every entity has a row, and all rows one layout
         self._alike = alike
-        self.served_after = max(dead, stale) if form.remedies.get(FeatureStatus.STALE) is Remedy.DEFAULT else dead
+        self.served_after = dead
         """Rows whose event time (as in their bytes) is later than this are served as they are, all others are not."""
+        if form.remedies and form.remedies.get(FeatureStatus.STALE) is Remedy.DEFAULT:
+            self.served_after = max(dead, _threshold(now, form.stale_after))
 
     def status(self, index: int) -> FeatureStatus:
         """What became of the view for one entity. Event times compare as their bytes do."""
-        value = self.values[index]
-        if value is None or len(value) == PREFIX_BYTES:
-            return FeatureStatus.MISSING
-        event = value[8:PREFIX_BYTES]
-        if event <= self._dead:
-            return FeatureStatus.EXPIRED
-        return FeatureStatus.STALE if event <= self._stale else FeatureStatus.FRESH
+        return self._status(self.values[index], _threshold(self._now, self.form.stale_after))
 
     def statuses(self) -> list[FeatureStatus]:
         """What became of the view for every entity."""
-        return [self.status(index) for index in range(len(self.values))]
+        stale = _threshold(self._now, self.form.stale_after)
+        return [self._status(value, stale) for value in self.values]
 
     def row(self, index: int) -> Sequence[Any]:
         """The features of one entity, as the service wants them served.
@@ -164,6 +169,14 @@ class ViewValues:
             return None
         return self._alike
 
+    def _status(self, value: bytes | None, stale: bytes) -> FeatureStatus:
+        if value is None or len(value) == PREFIX_BYTES:
+            return FeatureStatus.MISSING
+        event = value[8:PREFIX_BYTES]
+        if event <= self._dead:
+            return FeatureStatus.EXPIRED
+        return FeatureStatus.STALE if event <= stale else FeatureStatus.FRESH
+
     def _decoder(self, index: int) -> RowDecoder | None:
         """What reads an entity's row; None if it has none that is served as it is."""
         value = self.values[index]
@@ -182,3 +195,13 @@ class ViewValues:
             age=None if event is None else now - event,
             position=None if prefix is None else prefix.position,
         )
+
+
+def _threshold(now: int, bound: int | None) -> bytes:
+    """The latest event time, as a value's prefix has it, whose age has reached the bound; before any if it has none."""
+    if bound is None:
+        return b""
+    try:
+        return (now - bound + SIGN_BIT).to_bytes(8, "big")
+    except OverflowError:  # a bound of many thousand years
+        return b""

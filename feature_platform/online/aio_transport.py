@@ -2,7 +2,8 @@
 
 Rule: a server answers in the order of the questions, so tasks share a connection and each waits for its own replies.
 A task that gives up leaves its replies behind, to be dropped when they come; a connection that has not answered for the
-client's whole timeout is closed, and those who still waited on it try elsewhere.
+client's whole timeout is closed, and those who still waited on it try elsewhere. A connection has one alarm for all who
+wait; it is set for the first of their limits, and an answer in time does not touch it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from feature_platform.online.settings import ValkeyAddress
 CONNECTIONS: Final = 4
 """Connections per node: another is opened while all are busy, up to this many."""
 
+_READ_BYTES: Final = 1 << 16
 _SLACK: Final = 0.9
 
 T = TypeVar("T")
@@ -30,34 +32,45 @@ T = TypeVar("T")
 class _Waiter:
     """A call under way."""
 
-    __slots__ = ("count", "future", "replies", "since")
+    __slots__ = ("count", "future", "limit", "replies", "since")
 
-    def __init__(self, count: int, future: asyncio.Future[list[Any]], since: float) -> None:
+    def __init__(self, count: int, future: asyncio.Future[list[Any]], since: float, limit: float) -> None:
         self.count = count
         self.future = future
         self.since = since
+        self.limit = limit
         self.replies: list[Any] = []
 
 
-class AioConnection(asyncio.Protocol):
+class AioConnection(asyncio.BufferedProtocol):
     """One connection of one event loop."""
 
-    def __init__(self, address: ValkeyAddress, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, address: ValkeyAddress, loop: asyncio.AbstractEventLoop, patience: float) -> None:
         self.address = address
         self.loop = loop
+        self.patience = patience
+        """If nothing was answered for so long, nobody gets an answer here."""
         self.lost: Exception | None = None
         self.waiting: deque[_Waiter] = deque()
         self._reader = libvalkey.Reader()
+        # TLS reads into slices of it, and a slice of a bytearray would be a copy
+        self._buffer = memoryview(bytearray(_READ_BYTES))
+        self._alarm: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
         self._transport = transport  # type: ignore[assignment]
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Called by the event loop."""
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Called by the event loop."""
         reader = self._reader
-        reader.feed(data)
+        reader.feed(self._buffer, 0, nbytes)
         try:
             while (reply := reader.gets()) is not False:
                 waiter = self.waiting[0]
@@ -79,30 +92,44 @@ class AioConnection(asyncio.Protocol):
             lost = exc if isinstance(exc, OSError) else ConnectionResetError("the server closed the connection")
             self._end(unavailable(self.address, lost))
 
-    def call(self, payload: bytes, count: int) -> asyncio.Future[list[Any]]:
-        """Send commands; the future holds their replies."""
+    def call(self, payload: bytes, count: int, limit: float) -> asyncio.Future[list[Any]]:
+        """Send commands; the future holds their replies, which are waited for until this time of the loop."""
         future: asyncio.Future[list[Any]] = self.loop.create_future()
         if self.lost is not None or self._transport is None:
             future.set_exception(self.lost or unavailable(self.address, ConnectionResetError("not connected")))
             return future
-        self.waiting.append(_Waiter(count, future, self.loop.time()))
+        self.waiting.append(_Waiter(count, future, self.loop.time(), limit))
+        if self._alarm is None or limit < self._alarm.when():
+            self._set_alarm(limit)
         self._transport.write(payload)
         return future
-
-    def expire(self, future: asyncio.Future[list[Any]], patience: float) -> None:
-        """One task has waited long enough. If the longest wait is longer than this, nobody gets an answer here."""
-        if future.done():
-            return
-        future.set_exception(unavailable(self.address, TimeoutError("timed out")))
-        if self.waiting and self.loop.time() - self.waiting[0].since >= patience * _SLACK:
-            self.close()
 
     def close(self) -> None:
         """Close it; those who wait are told."""
         self._end(unavailable(self.address, ConnectionResetError("the connection was closed")))
 
+    def _set_alarm(self, when: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self.loop.call_at(when, self._ring, when)
+
+    def _ring(self, when: float) -> None:
+        """Some tasks may have waited long enough."""
+        self._alarm = None
+        waiting = [waiter for waiter in self.waiting if not waiter.future.done()]
+        late = [waiter for waiter in waiting if waiter.limit <= when]
+        for waiter in late:
+            waiter.future.set_exception(unavailable(self.address, TimeoutError("timed out")))
+        if late and self.loop.time() - self.waiting[0].since >= self.patience * _SLACK:
+            self.close()
+        elif len(late) < len(waiting):
+            self._set_alarm(min(waiter.limit for waiter in waiting if waiter.limit > when))
+
     def _end(self, error: Exception) -> None:
         self.lost = error
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         if self._transport is not None:
             self._transport.abort()
         waiting, self.waiting = self.waiting, deque()
@@ -163,18 +190,11 @@ class AioTransport:
 
     async def _call(self, call: Call, loop: asyncio.AbstractEventLoop, limit: float) -> Outcome:
         node, payload, count = call
-        connection: AioConnection | None = None
-        timer = None
         try:
             connection = self._free(node, loop) or await self._connect(node, loop, limit)
-            future = connection.call(payload, count)
-            timer = loop.call_at(limit, connection.expire, future, self._timeout_seconds * self._store.patience)
-            return await future
+            return await connection.call(payload, count, limit)
         except StoreUnavailableError as error:
             return error
-        finally:
-            if timer is not None:
-                timer.cancel()
 
     def _free(self, node: str, loop: asyncio.AbstractEventLoop) -> AioConnection | None:
         """The least busy connection, unless another may be opened instead."""
@@ -205,10 +225,10 @@ class AioTransport:
                 # one at a time: those who waited may find that they need none
                 if (free := self._free(node, loop)) is not None:
                     return free
-                connection = await _open(address, loop)
+                connection = await _open(address, loop, self._timeout_seconds * self._store.patience)
                 try:
                     for command in greeting(address, read_only=read_only):
-                        (reply,) = await connection.call(libvalkey.pack_command(tuple(command)), 1)
+                        (reply,) = await connection.call(libvalkey.pack_command(tuple(command)), 1, limit)
                         raise_if_error(reply, address)
                 except BaseException:  # a task that is cancelled as well: nobody else has it yet; raised again
                     connection.close()
@@ -219,9 +239,9 @@ class AioTransport:
             raise unavailable(address, error) from error
 
 
-async def _open(address: ValkeyAddress, loop: asyncio.AbstractEventLoop) -> AioConnection:
+async def _open(address: ValkeyAddress, loop: asyncio.AbstractEventLoop, patience: float) -> AioConnection:
     def protocol() -> AioConnection:
-        return AioConnection(address, loop)
+        return AioConnection(address, loop, patience)
 
     if address.socket_path:
         _, connection = await loop.create_unix_connection(protocol, address.socket_path)

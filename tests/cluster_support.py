@@ -85,6 +85,10 @@ class Cluster:
     def running(self) -> list[ClusterNode]:
         return [node for node in (*self.primaries, *self.replicas) if node.process is not None]
 
+    def promote(self, dead: ClusterNode) -> None:
+        """Put its replica in the place of a dead primary, without the vote, which takes two seconds."""
+        self.replicas[self.primaries.index(dead)].call("CLUSTER", "FAILOVER", "TAKEOVER")
+
     def revive(self, node: ClusterNode) -> None:
         """Start a node again, and wait until it follows whoever took its place."""
         node.start()

@@ -169,11 +169,12 @@ def _fields(cluster: Cluster, views: Sequence[str], owners: Sequence[str]) -> St
             astray += by_node[node]
             continue
         for slot, reply in zip(by_node[node], outcome, strict=True):
-            if is_astray(reply) and isinstance(reply, libvalkey.ReplyError):
+            if not isinstance(reply, libvalkey.ReplyError):
+                found.append((slot, reply))
+            elif is_astray(reply):
                 astray.append(slot)
             else:
                 raise_if_error(reply, cluster.address(node)[0])
-                found.append((slot, reply))
     singly = yield from cluster.run([(slot_keys()[slot], ("HMGET", slot_keys()[slot], *views)) for slot in astray])
     return [*found, *zip(astray, singly, strict=True)]
 

@@ -171,7 +171,8 @@ def test_a_primary_dies_while_reading_in_a_hurry(cluster) -> None:
     with read_all_the_while(cluster, timeout_seconds=0.3) as progress:
         victim = cluster.primaries[2]
         victim.kill()
-        wait_until(lambda: b"role:master" in cluster.replicas[2].call("INFO", "replication"))
+        wait_until(lambda: progress()[1])
+        cluster.promote(victim)
     _, failures = progress()
     assert all(isinstance(error, StoreUnavailableError) for error in failures), failures
     cluster.revive(victim)

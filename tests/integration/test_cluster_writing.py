@@ -8,6 +8,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import duckdb
 import pytest
 from cluster_support import Cluster, ClusterNode, migrate, wait_until
 from offline_platform import Platform, declare, measured, registry_of
@@ -32,7 +33,7 @@ from feature_platform.settings import Settings
 from feature_platform.sync import SyncResult, publish_schemas, reading, resuming, sync
 from feature_platform.sync import plan as plans
 from feature_platform.sync.dropping import drop
-from feature_platform.sync.parity import Cause, check_parity, pushed, repair
+from feature_platform.sync.parity import Cause, ParityReport, check_parity, pushed, repair
 from feature_platform.sync.push import FeaturePusher, drain_pushes
 
 MARCH = datetime(2026, 3, 1, tzinfo=UTC)
@@ -58,8 +59,21 @@ def platform(settings: Settings, cluster: Cluster) -> Platform:
 
 
 @pytest.fixture
-def run(platform: Platform) -> Callable[..., SyncResult]:
-    return lambda **options: sync(platform.settings, platform.registry, VIEW, run_id="run", **options)
+def opened(platform: Platform) -> Iterator[duckdb.DuckDBPyConnection]:
+    """One connection to the lake for all that a test reads: opening it costs more than reading so few rows."""
+    with closing(lake.connect(platform.settings, read_only=True)) as connection:
+        yield connection
+
+
+@pytest.fixture
+def run(platform: Platform, opened: duckdb.DuckDBPyConnection) -> Callable[..., SyncResult]:
+    return lambda **options: sync(platform.settings, platform.registry, VIEW, run_id="run", lake=opened, **options)
+
+
+@pytest.fixture
+def compare(platform: Platform, opened: duckdb.DuckDBPyConnection) -> Callable[[], ParityReport]:
+    """Compares every entity."""
+    return lambda: check_parity(platform.settings, platform.registry, VIEW, sample=None, lake=opened)
 
 
 @pytest.fixture
@@ -110,13 +124,12 @@ def has_copied_all(primary: ClusterNode) -> bool:
     return f"offset={facts['master_repl_offset']}," in facts["slave0"]
 
 
-def is_in_parity(platform: Platform) -> bool:
-    report = check_parity(platform.settings, platform.registry, VIEW, sample=None)
+def is_in_parity(report: ParityReport) -> bool:
     assert report.entities > ROWS * 0.9
     return not report.differing
 
 
-def test_a_view_is_synced_compared_repaired_and_dropped(platform, run, cluster, online) -> None:
+def test_a_view_is_synced_compared_repaired_and_dropped(platform, run, cluster, online, compare) -> None:
     for node in cluster.primaries:
         node.call("FUNCTION", "FLUSH", "SYNC")
     add(platform, 0, 0)
@@ -134,12 +147,12 @@ def test_a_view_is_synced_compared_repaired_and_dropped(platform, run, cluster, 
     platform.add(VIEW, MARCH + 2 * DAY, [])
     assert run().tombstones == 1
     assert read(cluster) == values(0)
-    assert is_in_parity(platform)
+    assert is_in_parity(compare())
 
     forged = b"flights@1:{c9}"
     online.pipeline([("UNLINK", b"flights@1:{c8}"), ("SET", forged, (99).to_bytes(8, "big") + bytes(12))])
     online.call("SET", b"flights@1:{nobody}", (1).to_bytes(8, "big") + bytes(12))
-    report = check_parity(platform.settings, platform.registry, VIEW, sample=None)
+    report = compare()
     assert dict(report.causes) == {Cause.LOST_WRITE: 1, Cause.UNKNOWN: 2}
     assert not repair(platform.settings, platform.registry, report, run_id="repair").differing
     assert read(cluster) == values(0)
@@ -151,7 +164,7 @@ def test_a_view_is_synced_compared_repaired_and_dropped(platform, run, cluster, 
     assert read(cluster) == values(0)
 
 
-def test_a_shard_that_was_emptied_is_written_again_and_the_others_are_not(platform, run, cluster, online) -> None:
+def test_a_shard_that_was_emptied_is_written_again_and_others_are_not(platform, run, cluster, online, compare) -> None:
     add(platform, 0, 0)
     run()
     before = online.probe([VIEW.key])
@@ -170,18 +183,20 @@ def test_a_shard_that_was_emptied_is_written_again_and_the_others_are_not(platfo
     cluster.primaries[1].call("FLUSHALL")
     assert ROWS * 0.2 < run().entities < ROWS * 0.5
     assert read(cluster)[1] == 77
-    assert is_in_parity(platform)
+    assert is_in_parity(compare())
 
 
-def test_a_shard_emptied_while_it_is_written(platform, run, cluster, in_small_batches) -> None:
+@pytest.mark.usefixtures("in_small_batches")
+def test_a_shard_emptied_while_it_is_written(platform, run, cluster, compare) -> None:
     add(platform, 0, 0)
     result = run(progress=once_at(6, lambda: cluster.primaries[2].call("FLUSHALL")))
     assert result.to_position == 1
     assert read(cluster) == values(0)
-    assert is_in_parity(platform)
+    assert is_in_parity(compare())
 
 
-def test_slots_that_move_while_they_are_written(platform, run, cluster, online, in_small_batches) -> None:
+@pytest.mark.usefixtures("in_small_batches")
+def test_slots_that_move_while_they_are_written(platform, run, cluster, online, compare) -> None:
     add(platform, 0, 0)
     run()
     add(platform, 1, 10_000)
@@ -196,7 +211,7 @@ def test_slots_that_move_while_they_are_written(platform, run, cluster, online, 
     result = run(progress=once_at(4, move))
     assert moves and result.to_position == 2
     assert read(cluster) == values(10_000)
-    assert is_in_parity(platform)
+    assert is_in_parity(compare())
     begun = online.begin(VIEW.key)
     assert begun.position == begun.furthest == 2
 
@@ -216,7 +231,7 @@ def test_a_slot_that_came_from_another_shard_begins_anew(platform, run, cluster,
     assert read(cluster) == values(0)
 
 
-def test_a_slot_is_half_way_while_it_is_written(platform, run, cluster, online) -> None:
+def test_a_slot_is_half_way_while_it_is_written(platform, run, cluster, online, compare) -> None:
     add(platform, 0, 0)
     run()
     add(platform, 1, 10_000)
@@ -228,10 +243,11 @@ def test_a_slot_is_half_way_while_it_is_written(platform, run, cluster, online) 
     assert done[0].to_position == 2
     assert read(cluster) == values(10_000)
     assert run().to_position == 2
-    assert is_in_parity(platform)
+    assert is_in_parity(compare())
 
 
-def test_a_primary_dies_while_it_is_written(platform, run, cluster, online, in_small_batches) -> None:
+@pytest.mark.usefixtures("in_small_batches")
+def test_a_primary_dies_while_it_is_written(platform, run, cluster, online, compare) -> None:
     add(platform, 0, 0)
     run()
     add(platform, 1, 10_000)
@@ -239,7 +255,7 @@ def test_a_primary_dies_while_it_is_written(platform, run, cluster, online, in_s
     result = run(progress=once_at(5, victim.kill))
     assert result.to_position == 2
     assert read(cluster) == values(10_000)
-    assert is_in_parity(platform)
+    assert is_in_parity(compare())
     begun = online.begin(VIEW.key)
     assert begun.position == begun.furthest == 2
     cluster.revive(victim)
@@ -273,6 +289,7 @@ def test_what_is_pushed_and_logged_outlives_a_primary(platform, cluster, online,
         victim = cluster.owner(key_slot(STREAM.encode()))
         wait_until(lambda: has_copied_all(victim))
         victim.kill()
+        cluster.promote(victim)
         pusher.push("clicks", rows(2))  # whatever the store had time to say of it, the ledger has it
         assert sync(platform.settings, platform.registry, PUSHED, run_id="run").to_position == 0
         assert ask(client, "after") == {2}

@@ -80,12 +80,30 @@ class ProblemStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryStatus:
+    """Whether a value comes through to one online store (docs/reference/canary.md)."""
+
+    store: str
+    ok: bool | None
+    """Of the last value; None if nobody ever tried."""
+    silent: bool
+    """No value has come through for long."""
+    tried_at: datetime | None
+    came_through_at: datetime | None
+    """Event time of the newest value that did."""
+    said: str
+    """All of it for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Everything `status` says."""
 
     services: tuple[ServiceStatus, ...]
     views: tuple[ViewStatus, ...] = ()
     problems: tuple[ProblemStatus, ...] = ()
+    canaries: tuple[CanaryStatus, ...] = ()
+    """Of each online store; none if no view is served."""
     note: str = ""
     """Why less is known than could be."""
 
@@ -108,7 +126,7 @@ def _report() -> Report:
     home = settings.home_dir()
     services = (*local.status(home), *supervision.dagster_status(home))
     try:
-        views, problems = _read(Settings.from_env())
+        return _read(Settings.from_env(), services)
     except ConfigurationError:
         return Report(services=services, note="not started yet: `feature-platform up` (or `make demo`)")
     except LedgerUnavailableError:
@@ -117,10 +135,9 @@ def _report() -> Report:
         return Report(services=services, note="not deployed yet: `feature-platform deploy`")
     except InvalidDeclarationsError as error:
         return Report(services=services, note=f"what was deployed is not readable by this version: {error}")
-    return Report(services=services, views=views, problems=problems)
 
 
-def _read(here: Settings) -> tuple[tuple[ViewStatus, ...], tuple[ProblemStatus, ...]]:
+def _read(here: Settings, services: tuple[ServiceStatus, ...]) -> Report:
     from feature_platform.declaration import load_registry
     from feature_platform.late_data import partitions_by_state
     from feature_platform.ledger import Ledger
@@ -154,7 +171,26 @@ def _read(here: Settings) -> tuple[tuple[ViewStatus, ...], tuple[ProblemStatus, 
                 )
             )
         problems = _problems(ledger, registry, tuple(here.all_stores), now=now)
-    return tuple(views), problems
+        canaries = _canaries(ledger, registry, tuple(here.all_stores), now=now)
+    return Report(services=services, views=tuple(views), problems=problems, canaries=canaries)
+
+
+def _canaries(
+    ledger: Ledger, registry: FeatureRegistry, stores: tuple[str, ...], *, now: datetime
+) -> tuple[CanaryStatus, ...]:
+    from feature_platform.observability import canary_states, said_of_canary
+
+    return tuple(
+        CanaryStatus(
+            store=state.store,
+            ok=state.last.is_ok if state.last else None,
+            silent=state.is_silent(now),
+            tried_at=state.last.written_at if state.last else None,
+            came_through_at=state.good.written_at if state.good else None,
+            said=said_of_canary(state, now=now),
+        )
+        for state in canary_states(ledger, registry, stores)
+    )
 
 
 def _problems(
@@ -194,6 +230,8 @@ def _print(report: Report) -> None:
     out.print(_services_table(report.services))
     if report.views:
         out.print(_views_table(report.views))
+    for canary in report.canaries:
+        click.secho(canary.said, fg="green" if canary.ok and not canary.silent else "yellow")
     if report.note:
         click.secho(report.note, fg="yellow")
     elif not report.views:

@@ -5,6 +5,8 @@ Rule: judged by the ledger's facts and a clock, so it speaks even if nothing eve
 
 from __future__ import annotations
 
+from feature_platform.observability.canaries import CanaryState, canary_states, find_dead_canaries
+from feature_platform.observability.canaries import said_of as said_of_canary
 from feature_platform.observability.clocks import find_wrong_clocks
 from feature_platform.observability.freshness import Freshness, FreshnessState, ServedFacts, judge_freshness
 from feature_platform.observability.frontiers import Frontiers, frontiers_of
@@ -16,6 +18,7 @@ from feature_platform.observability.stores import StoreReport, find_unreachable,
 
 __all__ = [
     "KINDS",
+    "CanaryState",
     "Freshness",
     "FreshnessState",
     "Frontiers",
@@ -23,6 +26,8 @@ __all__ = [
     "ServedFacts",
     "StoreReport",
     "WatchReport",
+    "canary_states",
+    "find_dead_canaries",
     "find_missing",
     "find_problems",
     "find_unreachable",
@@ -37,5 +42,6 @@ __all__ = [
     "missing_partitions",
     "problem_of_platform",
     "problem_of_view",
+    "said_of_canary",
     "watch",
 ]

@@ -106,6 +106,11 @@ WATCH_KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             page="missing-partitions.md",
             command="feature-platform backfill {view} --all --missing",
         ),
+        "canary": Kind(
+            impact="what is published may not reach requests, or not as it was computed",
+            page="canary.md",
+            command="feature-platform canary",
+        ),
         "run_failed": Kind(
             impact="what the run was to make is missing; what was there before is still read",
             page="failed-run.md",
@@ -134,7 +139,7 @@ WATCH_KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         ),
     }
 )
-"""Found by the watch in the daemon: by asking stores, clocks, Dagster and the routes themselves."""
+"""Found by the watch in the daemon: by asking stores, clocks, Dagster and the routes themselves; and the canary."""
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType({**LEDGER_KINDS, **WATCH_KINDS})
 

@@ -18,6 +18,7 @@ from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_view import FeatureView, OnlineTier
 from feature_platform.domain.late_data import LateState, judge
 from feature_platform.ledger import Ledger
+from feature_platform.observability.canaries import canary_metrics
 from feature_platform.observability.families import counter, gauge
 from feature_platform.observability.freshness import newest_event
 from feature_platform.observability.frontiers import frontiers_of
@@ -54,6 +55,7 @@ def ledger_metrics(ledger: Ledger, registry: FeatureRegistry, *, store: str, now
     yield from _problems(views, find_problems(ledger, registry, stores=(store,), now=now), store=store)
     yield incident_metric(ledger, registry)
     yield from _parity(ledger, views, store=store)
+    yield from canary_metrics(ledger, registry, store=store)
     yield gauge(
         "silence_end_timestamp_seconds",
         "When a silence ends that somebody made; what it is about is in its labels, empty for everything",

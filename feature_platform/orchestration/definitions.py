@@ -21,6 +21,7 @@ from feature_platform.orchestration.auditing import (
     build_audit_schedule,
     build_audit_sensor,
 )
+from feature_platform.orchestration.canary import build_canary_sensor
 from feature_platform.orchestration.consumers import build_exposures, build_services
 from feature_platform.orchestration.feature_log import build_feature_log, build_feature_log_schedule
 from feature_platform.orchestration.feature_views import build_feature_view
@@ -98,6 +99,7 @@ def build_definitions(
             build_incident_sensor(settings, registry),
             build_freshness_sensor(settings, registry),
             build_store_sensor(settings, registry),
+            *([build_canary_sensor(settings, registry)] if is_served else []),
             build_look_sensor(settings, registry, look_job),
             build_recompute_sensor(settings, registry),
             build_missing_sensor(settings, registry),

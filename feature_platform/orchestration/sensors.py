@@ -63,12 +63,18 @@ def find_elsewhere(
 ) -> dict[str, Sequence[Problem]]:
     """What is wrong and not in the ledger, by kind; a kind that cannot be judged now is absent."""
     # imported here: it loads psycopg2 and libvalkey
-    from feature_platform.observability import find_missing, find_unreachable, find_wrong_clocks
+    from feature_platform.observability import (
+        find_dead_canaries,
+        find_missing,
+        find_unreachable,
+        find_wrong_clocks,
+    )
 
     failed = tuple(find_failed_runs(context.instance, ledger, registry, now=now))
     told = {problem.subject for problem in failed}
     found: dict[str, Sequence[Problem]] = {
         "unreachable": tuple(find_unreachable(registry, settings.all_stores)),
+        "canary": tuple(find_dead_canaries(ledger, registry, stores=tuple(settings.all_stores), now=now)),
         "clock": tuple(find_wrong_clocks(ledger, registry)),
         "run_failed": failed,
         # while failed runs of the view are told of, with their reason, this would be the same news again

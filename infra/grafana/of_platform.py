@@ -130,6 +130,21 @@ HEALTH: Final = Dashboard(
             "Schedules and sensors off",
             f'count(max by (subject) ({PREFIX}incident_level{{kind="automation"}}) > 0) or vector(0)',
         ),
+        stat(
+            "Stores that the last canary did not come through to",
+            f"count(max by (store) ({PREFIX}canary_ok) == 0) or vector(0)",
+        ),
+        lines(
+            "Since a canary came through",
+            (f"time() - {newest('canary_data_timestamp_seconds', 'store', '')}", "{{store}}"),
+            unit="s",
+            says="A value is written, synced, read and compared every five minutes; beyond fifteen somebody is told.",
+        ),
+        lines(
+            "From written to read, of the newest canary",
+            (newest("canary_seconds", "store", ""), "{{store}}"),
+            unit="s",
+        ),
         lines(
             "Since each part was last heard of",
             (f"time() - {newest('heartbeat_timestamp_seconds', 'part', '')}", "{{part}}"),

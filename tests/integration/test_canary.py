@@ -7,6 +7,7 @@ import json
 from contextlib import closing
 from datetime import timedelta
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner
 from offline_platform import CARRIER, Platform, registry_of
@@ -21,9 +22,12 @@ from feature_platform.lake import connect
 from feature_platform.lake.sql import batches_table
 from feature_platform.ledger import Ledger, canary_lock
 from feature_platform.maintenance import maintain
+from feature_platform.observability import find_dead_canaries
+from feature_platform.observability.canaries import canary_metrics
 from feature_platform.online import FeatureClient
 from feature_platform.online.connection import Connection
 from feature_platform.online.settings import ValkeyAddress
+from feature_platform.orchestration.canary import build_canary_sensor
 from feature_platform.settings import Settings
 
 
@@ -120,6 +124,55 @@ def test_the_command_and_a_platform_that_was_not_deployed_since(
         lake.execute(f"drop table {batches_table(canary_view(platform.registry))}")
     failed = CliRunner().invoke(main, ["canary", "--store", "default"])
     assert failed.exit_code == 1 and "feature-platform deploy" in " ".join(failed.output.split())
+
+
+def test_it_is_a_problem_when_it_fails_and_when_nobody_tries(platform: Platform, monkeypatch) -> None:
+    settings, registry = platform.settings, platform.registry
+
+    with Ledger.connect(settings.ledger_url) as ledger:
+
+        def found(**later: float) -> list[tuple[str, str]]:
+            now = ledger.now() + timedelta(**later)
+            problems = find_dead_canaries(ledger, registry, stores=["default"], now=now)
+            return [(one.severity, one.message.partition("default ")[2]) for one in problems]
+
+        def state() -> dict[str, float]:
+            metrics = canary_metrics(ledger, registry, store="default")
+            return {one.name.partition("canary_")[2]: one.samples[0].value for one in metrics if one.samples}
+
+        assert found() == [] and state() == {}, "nothing is deployed"
+        ledger.record_deployment(platform_version="1", manifest_hash="h", views={})
+        assert found(minutes=10) == [] and found(minutes=20) == [("error", "has never been tried")]
+        assert [*state()] == ["data_timestamp_seconds"]
+
+        (good,) = canary(platform)
+        assert found(minutes=10) == []
+        assert state() == {
+            "data_timestamp_seconds": good.written_at.timestamp(), "ok": 1, "seconds": good.took.total_seconds()
+        }  # fmt: skip
+        ((severity, message),) = found(minutes=20)
+        assert severity == "error" and message.startswith("is not tried any more: the last value came through 20 min")
+
+        away = dataclasses.replace(settings, valkey_url="valkey://127.0.0.1:1")
+        (bad,) = canary(platform, away)
+        assert bad.failed_at == "sync"
+        ((severity, message),) = found()
+        assert severity == "warn" and message.startswith("failed at sync") and "came through" in message
+        assert [one[0] for one in found(minutes=20)] == ["error"]
+        assert (state()["ok"], state()["data_timestamp_seconds"]) == (0, good.written_at.timestamp())
+
+        monkeypatch.setattr(running, "differences", lambda *_: "number: wrote 1, read 2")
+        canary(platform)
+        ((severity, message),) = found()
+        assert severity == "error" and "wrote 1, read 2" in message, "at once"
+        monkeypatch.undo()
+
+        sensor = build_canary_sensor(settings, registry)
+        assert "read" in sensor(dg.build_sensor_context()).skip_message
+        assert found() == []
+        with canary_lock(ledger.connection):
+            assert "not tried" in sensor(dg.build_sensor_context()).skip_message
+        assert [*find_dead_canaries(ledger, registry_of(), stores=["default"], now=good.read_at)] == []
 
 
 def test_what_it_wrote_goes_with_maintenance(platform: Platform) -> None:

@@ -236,6 +236,7 @@ def test_scheduled_runs_overtake_backfills(repository):
 def test_sensors_run_by_default(repository):
     assert {sensor.name: sensor.default_status for sensor in repository.sensor_defs} == {
         "audit_what_other_code_computed": dg.DefaultSensorStatus.RUNNING,
+        "canary": dg.DefaultSensorStatus.RUNNING,
         "judge_freshness": dg.DefaultSensorStatus.RUNNING,
         "incidents": dg.DefaultSensorStatus.RUNNING,
         "look_for_late_rows": dg.DefaultSensorStatus.RUNNING,

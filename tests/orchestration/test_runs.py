@@ -10,6 +10,7 @@ import pytest
 from dagster._core.test_utils import create_run_for_test
 
 import feature_platform.sync
+from feature_platform.declaration import canary
 from feature_platform.domain.batch import Measured
 from feature_platform.domain.feature_view import Expectation
 from feature_platform.domain.windows import parse_partition_key, partition_starting
@@ -241,7 +242,9 @@ def test_the_lake_is_maintained(run_job, platform, registry):
     assert {name: metadata[name].value for name in ("rows_deleted", "files_removed", "bytes_freed")} == {
         "rows_deleted": 0, "files_removed": 0, "bytes_freed": 0
     }  # fmt: skip
-    assert {row.data["table"] for row in metadata["tables"].records} == {*registry.views, "serving.served_features"}
+    assert {row.data["table"] for row in metadata["tables"].records} == {
+        *registry.views, canary.KEY, "serving.served_features"
+    }  # fmt: skip
 
 
 def test_only_batches_of_runs_that_are_over_are_given_up(ledger, registry):

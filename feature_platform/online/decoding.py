@@ -2,8 +2,7 @@
 
 Rule: all that does not depend on the value is done once per layout and set of features: a function is written for them,
 as `namedtuple` does it. One `struct` reads the slots that are asked for and skips the others; the lengths of texts,
-blobs and lists are always read, so a value that is cut short or too long is never taken for a row. Columns of many
-rows are read one after the other: slots of one type lie side by side, and `memoryview` makes lists of them.
+blobs and lists are always read, so a value that is cut short or too long is never taken for a row.
 
 A row's dict is made as the attributes of an object, which share their keys with those of all objects of the class
 (PEP 412): no key is hashed and none is stored per row. That takes half the time of a dict of its own, and a third of
@@ -17,9 +16,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from functools import cached_property, lru_cache, partial
-from itertools import accumulate, groupby, pairwise
 from keyword import iskeyword
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from feature_platform.domain.types import ColumnType, DecimalType, FeatureType, ListType
 from feature_platform.errors import CorruptValueError
@@ -37,8 +35,8 @@ from feature_platform.online.codec import (
 
 _KNOWN_BITMAPS: Final = 1024
 _KNOWN_DECODERS: Final = 1024
-_TOGETHER: Final = 20
-"""From so many rows on, columns are read faster than rows."""
+_TOGETHER: Final = 128
+"""Rows that are turned into columns at a time: more of them do not stay in the processor's cache."""
 _ERRORS: Final = (struct.error, UnicodeDecodeError, ValueError, OverflowError)
 Converter = Callable[[Any], Any]
 
@@ -61,17 +59,6 @@ def read(values):
         rows.append(row if nulls == no_nulls else with_nulls(nulls, row))
     return rows
 """
-
-
-class _Stretch(NamedTuple):
-    """Slots of one width, side by side."""
-
-    start: int
-    stop: int
-    letters: list[Any]
-    """`struct`'s letter of each."""
-    wanted: tuple[tuple[int, int], ...]
-    """Which of them are read, and their places in the layout."""
 
 
 class RowDecoder:
@@ -140,101 +127,12 @@ class RowDecoder:
         Raises:
             CorruptValueError: the bytes of a row do not have this layout.
         """
-        if len(values) >= _TOGETHER and sys.byteorder == "little":
-            try:
-                return self._columns(values)
-            except _ERRORS:
-                pass  # one of the rows is corrupt: reading them one by one says which, and why
-        columns = zip(*self.rows(values), strict=True)
-        return list(map(list, columns)) if values else [[] for _ in self._features]
-
-    def _columns(self, values: Sequence[bytes]) -> list[list[Any]]:
-        slots: dict[int, list[Any]] = {}
-        for start, stop, kinds, wanted in self._stretches:
-            joined = b"".join([value[start:stop] for value in values])
-            if len(joined) != len(values) * (stop - start):
-                raise ValueError("a value ends in its fixed section")
-            views = {letter: memoryview(joined).cast(letter) for letter in {*kinds}}
-            width = len(kinds)
-            for i, place in wanted:
-                slots[place] = views[kinds[i]][i::width].tolist()
-        slots |= self._tail_columns(values, [slots[place] for place in self._tails])
-        for place, start, stop in self._raw:
-            slots[place] = [value[start:stop] for value in values]
-        columns: list[list[Any]] = []
-        for found, convert in self._asked:
-            # a feature that the layout lacks was added later
-            column = [None] * len(values) if found is None else slots[found]
-            columns.append(column if convert is None else list(map(convert, column)))
-        bitmaps = [value[HEADER_BYTES : HEADER_BYTES + self.layout.bitmap_bytes] for value in values]
-        none = bytes(self.layout.bitmap_bytes)
-        if bitmaps.count(none) != len(bitmaps):
-            for row, bitmap in enumerate(bitmaps):
-                if bitmap != none:
-                    for at in self._nulls(bitmap):
-                        columns[at][row] = None
+        columns: list[list[Any]] = [[] for _ in self._features]
+        for start in range(0, len(values), _TOGETHER):
+            rows = self.rows(values[start : start + _TOGETHER])
+            for column, more in zip(columns, zip(*rows, strict=True), strict=True):
+                column.extend(more)
         return columns
-
-    def _tail_columns(self, values: Sequence[bytes], lengths: Sequence[list[int]]) -> dict[int, list[Any]]:
-        """By place: texts, and the bytes of blobs and lists. Checks that every value ends where its lengths say."""
-        size, count = self._size, len(lengths)
-        edges = list(accumulate([length for row in zip(*lengths, strict=True) for length in row], initial=0))
-        ends = edges[::count] if count else [0] * (len(values) + 1)
-        if list(accumulate([len(value) - size for value in values], initial=0)) != ends:
-            raise ValueError("a value is longer or shorter than its lengths say")
-        if not count:
-            return {}
-        tails = [value[size:] for value in values]
-        joined: Any = b"".join(tails)
-        # what is ASCII in all is UTF-8 in each
-        texts = len(self._texts) == count and joined.isascii()
-        if texts:
-            joined = joined.decode("ascii")
-        pieces = [joined[start:end] for start, end in pairwise(edges)]
-        columns = {place: pieces[i::count] for i, place in enumerate(self._tails) if place in self._places_asked}
-        if not texts:
-            for place in self._texts & self._places_asked:
-                columns[place] = [str(piece, "utf-8") for piece in columns[place]]
-        return columns
-
-    @cached_property
-    def _texts(self) -> set[int]:
-        return {place for place in self._tails if self.layout.columns[place][1] is ColumnType.VARCHAR}
-
-    @cached_property
-    def _places_asked(self) -> set[int]:
-        return {place for place, _ in self._asked if place is not None}
-
-    @cached_property
-    def _asked(self) -> list[tuple[int | None, Converter | None]]:
-        """Of each feature asked for its place, and what makes it of its slot."""
-        places = map(self._places.get, self._features)
-        return [(p, None if p is None else converter(self.layout.columns[p][1])) for p in places]
-
-    @cached_property
-    def _bounds(self) -> list[tuple[int, int, int, str]]:
-        """Place of each column, where its slot begins and ends, and its letter."""
-        letters = [slot_format(type_) for _, type_ in self.layout.columns]
-        widths = [struct.calcsize("<" + letter) for letter in letters]
-        edges = pairwise(accumulate(widths, initial=HEADER_BYTES + self.layout.bitmap_bytes))
-        return [(place, *edge, letter) for place, (edge, letter) in enumerate(zip(edges, letters, strict=True))]
-
-    @cached_property
-    def _raw(self) -> list[tuple[int, int, int]]:
-        """Place of each column asked for whose slot is raw bytes, and where that lies."""
-        asked = self._places_asked
-        return [(place, start, stop) for place, start, stop, letter in self._bounds if letter[1:] and place in asked]
-
-    @cached_property
-    def _stretches(self) -> list[_Stretch]:
-        needed = {*self._tails, *self._places_asked}
-        slots = [slot for slot in self._bounds if not slot[3][1:]]
-        stretches = []
-        for _, group in groupby(slots, key=lambda slot: slot[2] - slot[1]):
-            part = list(group)
-            if wanted := tuple((i, place) for i, (place, *_) in enumerate(part) if place in needed):
-                stretches.append(_Stretch(part[0][1], part[-1][2], [letter for *_, letter in part], wanted))
-        return stretches
 
     @cached_property
     def _expressions(self) -> tuple[dict[str, str], dict[str, Any]]:

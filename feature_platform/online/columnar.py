@@ -2,7 +2,8 @@
 
 Rule: no Python per value where the bytes allow it. The fixed sections of all rows become one structured array; texts,
 blobs and lists are slices of the joined bytes. Rows that are not served as they are (missing, expired, replaced by
-defaults) and those in an older layout are read apart and put in their places.
+defaults) and those in an older layout are read apart and put in their places. All that costs some microseconds per
+column, whatever the number of rows; a few rows are read as Python values instead.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ from feature_platform.online.view_values import ViewValues
 if TYPE_CHECKING:
     import pandas as pd
 
+_FEW: Final = 32
+_FEW_MIXED: Final = 256
+"""Up to so many rows go by way of Python values: if all are alike, and if not."""
 Array = npt.NDArray[Any]
 _HEADER: Final = np.dtype([("position", ">u8"), ("event", ">u8"), ("layout", ">u4")])
 _ARROW: Final[dict[FeatureType, pa.DataType]] = {
@@ -97,7 +101,26 @@ def _numpy_arrays(part: ViewValues) -> list[Array]:
     """The features of one view, in the order asked."""
     if (rows := _usual(part)) is not None:
         return rows.numpy(part)
+    if len(part.values) <= _FEW_MIXED:
+        return list(map(_numpy_of_few, part.columns(), part.form.types))
     return [_numpy(array, type_) for array, type_ in zip(_mixed(part), part.form.types, strict=True)]
+
+
+def _array_of_few(column: list[Any], type_: FeatureType) -> pa.Array:
+    return pa.array(column, arrow_type(type_))
+
+
+def _numpy_of_few(column: list[Any], type_: FeatureType) -> Array:
+    found: Array
+    if type_ in _PLAIN:
+        whole = type_ in (ColumnType.FLOAT, ColumnType.DOUBLE) or None not in column
+        found = np.array(column, dtype=_slot(type_)[0] if whole else np.float64)  # None becomes NaN
+    elif type_ in (ColumnType.VARCHAR, ColumnType.BLOB):
+        found = np.empty(len(column), dtype=object)
+        found[:] = column
+    else:
+        found = _numpy(_array_of_few(column, type_), type_)
+    return found
 
 
 def _numpy(array: pa.Array, type_: FeatureType) -> Array:
@@ -118,9 +141,9 @@ def _numpy(array: pa.Array, type_: FeatureType) -> Array:
 
 
 def _usual(part: ViewValues) -> _Rows | None:
-    """The usual case, without a look at each value: rows, all in one layout, all served as they are. Else None."""
+    """The usual case, without a look at each value: many rows, all in one layout, all served as they are. Else None."""
     values = part.values
-    if not values or None in values or len(first := values[0] or b"") <= PREFIX_BYTES:
+    if not values or len(values) <= _FEW or None in values or len(first := values[0] or b"") <= PREFIX_BYTES:
         return None
     rows = _Rows.read(part, first[PREFIX_BYTES:HEADER_BYTES], values)  # type: ignore[arg-type]
     bound = int.from_bytes(part.served_after, "big")
@@ -129,8 +152,11 @@ def _usual(part: ViewValues) -> _Rows | None:
 
 def _arrays(part: ViewValues) -> list[pa.Array]:
     """The features of one view, in the order asked."""
-    rows = _usual(part)
-    return _mixed(part) if rows is None else rows.arrays(part)
+    if (rows := _usual(part)) is not None:
+        return rows.arrays(part)
+    if len(part.values) <= _FEW_MIXED:
+        return list(map(_array_of_few, part.columns(), part.form.types))
+    return _mixed(part)
 
 
 def _mixed(part: ViewValues) -> list[pa.Array]:

@@ -79,11 +79,14 @@ def columns_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("feature_platform.online.decoding._TOGETHER", 2)
 
 
-@given(answers())
+@given(answers(), st.sampled_from([0, 32]))
 @settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], max_examples=150, deadline=None
 )
-def test_all_forms_of_an_answer_agree_with_a_plain_decoder(drawn: Any) -> None:
+def test_all_forms_of_an_answer_agree_with_a_plain_decoder(
+    monkeypatch: pytest.MonkeyPatch, drawn: Any, few: int
+) -> None:
+    by_way_of_python(monkeypatch, few)
     answer, expected, statuses = drawn
     keys = list(range(len(expected)))
     assert answer.statuses() == {"v@1": statuses}
@@ -103,6 +106,16 @@ def test_all_forms_of_an_answer_agree_with_a_plain_decoder(drawn: Any) -> None:
             assert arrow_same(found[i][name], value), name
     for name, type_, array in zip(part.form.features, part.form.types, answer.to_numpy().values(), strict=True):
         assert_numpy(type_, array, [one[name] for one in expected])
+    kinds = [array.dtype for array in answer.to_numpy().values()]
+    by_way_of_python(monkeypatch, 32 - few)
+    assert kinds == [array.dtype for array in answer.to_numpy().values()]
+    assert table.schema == answer.to_arrow().schema
+
+
+def by_way_of_python(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Up to so many rows."""
+    for limit in ("_FEW", "_FEW_MIXED"):
+        monkeypatch.setattr(f"feature_platform.online.columnar.{limit}", rows)
 
 
 def arrow_same(a: Any, b: Any) -> bool:
@@ -122,11 +135,14 @@ def assert_numpy(type_: FeatureType, array: Any, values: list[Any]) -> None:
         )
 
 
-@given(answers(), st.data())
+@given(answers(), st.sampled_from([0, 32]), st.data())
 @settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], max_examples=50, deadline=None
 )
-def test_a_value_that_is_cut_or_too_long_is_refused_when_it_is_read(drawn: Any, data: st.DataObject) -> None:
+def test_a_value_that_is_cut_or_too_long_is_refused_when_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, drawn: Any, few: int, data: st.DataObject
+) -> None:
+    by_way_of_python(monkeypatch, few)
     answer, _, _ = drawn
     (part,) = answer.by_view
     whole = [i for i, value in enumerate(part.values) if value is not None and len(value) > 20]

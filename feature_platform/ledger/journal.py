@@ -63,6 +63,7 @@ class SyncLedger(LedgerConnection):
         tombstones: int,
         refused: int,
         seconds: float,
+        bytes_sent: int | None = None,
         asked: Asked | None = None,
         nonce: str | None = None,
     ) -> None:
@@ -75,6 +76,7 @@ class SyncLedger(LedgerConnection):
             tombstones: of those asserted, the ones asserted as "none".
             refused: where the store held a later position.
             seconds: how long it took.
+            bytes_sent: to the store, commands and rows; None if nobody counted.
             asked: when the store was asked to advance.
             nonce: of the store that accepted to.
 
@@ -83,9 +85,9 @@ class SyncLedger(LedgerConnection):
         """
         with self._append() as append:
             append.insert(
-                "insert into sync_ended (sync_id, entities, written, tombstones, refused, seconds)"
+                "insert into sync_ended (sync_id, entities, written, tombstones, refused, seconds, bytes_sent)"
                 " values %s returning 1",
-                [(sync_id, entities, written, tombstones, refused, seconds)],
+                [(sync_id, entities, written, tombstones, refused, seconds, bytes_sent)],
             )
             if asked and nonce:
                 ((view, store, position, server_run_id),) = append.fetch(

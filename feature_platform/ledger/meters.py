@@ -5,7 +5,7 @@ Rule: every number only grows, because the tables only grow; so a reader that wa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -26,6 +26,8 @@ class ViewTotals:
     """Computed, whether published or not."""
     bytes: int
     compute_seconds: float
+    cpu_seconds: float
+    """Of runs that computed and audited batches, or failed to, since these are counted."""
     checks_passed: int
     checks_failed: int
 
@@ -43,6 +45,8 @@ class SyncTotals:
     tombstones: int
     refused: int
     seconds: float
+    bytes_sent: int
+    """To the store, commands and rows; of syncs since these are counted."""
     last_ended_at: datetime
 
 
@@ -71,6 +75,15 @@ class MeterLedger(LedgerConnection):
             append.insert(
                 "insert into log_drained (store, entries, row_count, unreadable, lost, dropped) values %s returning 1",
                 [(store, entries, rows, unreadable, lost, dropped)],
+            )
+
+    def record_costs(self, cpu_seconds: Mapping[str, float]) -> None:
+        """Record the processor seconds of batches, by id. What was recorded first stays."""
+        with self._append() as append:
+            append.insert(
+                "insert into batch_costs (batch_id, cpu_seconds) values %s"
+                " on conflict (batch_id) do nothing returning 1",
+                sorted(cpu_seconds.items()),
             )
 
     def drain_totals(self) -> tuple[DrainTotals, ...]:
@@ -122,11 +135,13 @@ class MeterLedger(LedgerConnection):
             )
             select b.view, count(*), count(c.batch_id), count(f.batch_id), count(p.batch_id),
                    coalesce(sum(c.row_count), 0)::bigint, coalesce(sum(c.byte_count), 0)::bigint,
-                   coalesce(sum(c.compute_seconds), 0), coalesce(max(k.passed), 0), coalesce(max(k.failed), 0)
+                   coalesce(sum(c.compute_seconds), 0), coalesce(sum(s.cpu_seconds), 0),
+                   coalesce(max(k.passed), 0), coalesce(max(k.failed), 0)
             from batches b
             left join batch_computed c using (batch_id)
             left join batch_failed f using (batch_id)
             left join batch_published p using (batch_id)
+            left join batch_costs s using (batch_id)
             left join checked k on k.view = b.view
             group by b.view order by b.view
             """
@@ -141,10 +156,11 @@ class MeterLedger(LedgerConnection):
                 rows=count,
                 bytes=size,
                 compute_seconds=seconds,
+                cpu_seconds=cpu_seconds,
                 checks_passed=passed,
                 checks_failed=refused,
             )
-            for view, opened, computed, failed, published, count, size, seconds, passed, refused in rows
+            for view, opened, computed, failed, published, count, size, seconds, cpu_seconds, passed, refused in rows
         )
 
     def sync_totals(self) -> tuple[SyncTotals, ...]:
@@ -152,7 +168,8 @@ class MeterLedger(LedgerConnection):
         rows = self._fetch(
             """
             select b.view, b.store, count(*), sum(e.entities)::bigint, sum(e.written)::bigint,
-                   sum(e.tombstones)::bigint, sum(e.refused)::bigint, sum(e.seconds), max(e.ended_at)
+                   sum(e.tombstones)::bigint, sum(e.refused)::bigint, sum(e.seconds),
+                   coalesce(sum(e.bytes_sent), 0)::bigint, max(e.ended_at)
             from sync_ended e join sync_began b using (sync_id)
             group by b.view, b.store order by b.view, b.store
             """
@@ -167,7 +184,8 @@ class MeterLedger(LedgerConnection):
                 tombstones=tombstones,
                 refused=refused,
                 seconds=seconds,
+                bytes_sent=sent,
                 last_ended_at=ended,
             )
-            for view, store, syncs, entities, written, tombstones, refused, seconds, ended in rows
+            for view, store, syncs, entities, written, tombstones, refused, seconds, sent, ended in rows
         )

@@ -34,6 +34,8 @@ class BatchHistory:
     rejected_at: datetime | None = None
     rejection: str | None = None
     retired_at: datetime | None = None
+    cpu_seconds: float | None = None
+    """Processor seconds of its run until the batch was audited or given up."""
 
     @property
     def state(self) -> str:

@@ -16,7 +16,7 @@ HISTORY = """
 select b.batch_id::text, b.batch_seq, b.view, b.partition_start, b.partition_end, b.grain, b.run_id, b.code_version,
        b.opened_at, c.computed_at, c.row_count, c.byte_count, c.compute_seconds, c.peak_memory_bytes,
        c.source_watermark, a.audited_at, a.passed, f.failed_at, f.reason, p.published_at, p.position,
-       h.held_at, r.rejected_at, r.reason, g.retired_at
+       h.held_at, r.rejected_at, r.reason, g.retired_at, k.cpu_seconds
 from batches b
 left join batch_computed c using (batch_id)
 left join batch_audited a using (batch_id)
@@ -25,6 +25,7 @@ left join batch_published p using (batch_id)
 left join batch_held h using (batch_id)
 left join batch_rejected r using (batch_id)
 left join batch_retired g using (batch_id)
+left join batch_costs k using (batch_id)
 where (%s::text is null or b.view = %s) and (%s::text is null or b.run_id = %s)
 order by b.batch_seq desc
 limit %s
@@ -79,4 +80,5 @@ def read_history(row: Row) -> BatchHistory:
         rejected_at=row[22],
         rejection=row[23],
         retired_at=row[24],
+        cpu_seconds=row[25],
     )

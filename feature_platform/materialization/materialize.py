@@ -32,7 +32,7 @@ from feature_platform.lake.snapshots import newest_snapshot
 from feature_platform.ledger import Ledger, deployment_lock
 from feature_platform.materialization import dbt_run
 from feature_platform.materialization.checks import blocking_failures, describe_failures, judge_data_tests
-from feature_platform.materialization.measure import measure, peak_memory, reset_peak_memory
+from feature_platform.materialization.measure import divide_cpu, measure, peak_memory, reset_peak_memory
 from feature_platform.materialization.reach import lookbacks
 from feature_platform.materialization.readiness import check_partitions, check_sources, source_watermarks
 from feature_platform.materialization.rejection import explain
@@ -66,6 +66,9 @@ class _Run:
     hold: bool = False
     lookbacks: dict[str, timedelta | None] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    cpu_began: float = 0.0
+    """Processor seconds of this process before, all threads, DuckDB's too; it computes one view at a time."""
 
     @property
     def batch_ids(self) -> tuple[str, ...]:
@@ -84,6 +87,10 @@ class _Run:
             yield
         finally:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
+
+    def costs(self) -> dict[str, float]:
+        """Processor seconds so far, by batch."""
+        return divide_cpu(self.batch_ids, self.rows, time.process_time() - self.cpu_began)
 
     def announce(self, step: Step, dbt: Any = None) -> None:
         self.on_event(RunEvent(step=step, view=self.view.key, batches=self.batches, dbt=dbt))
@@ -122,7 +129,7 @@ def materialize(
         CheckFailedError: a blocking check failed; holds all outcomes.
         ClockSkewError: this machine's clock is wrong.
     """
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
     declared = view if isinstance(view, FeatureView) else registry.view(view)
     with (
         Ledger.connect(settings.ledger_url) as ledger,
@@ -140,6 +147,7 @@ def materialize(
             manifest=dbt_run.load_manifest(settings),
             hold=hold,
             on_event=on_event,
+            cpu_began=cpu_began,
         )
         run.seconds["ready"] = time.perf_counter() - began
         run.announce(Step.READY)
@@ -157,6 +165,8 @@ def _run(run: _Run, partitions: Sequence[Partition]) -> MaterializationResult:
         with dbt_run.open_lake(run.settings) as lake:
             measured = _measure(run, lake, partitions, snapshot)
             checks = _audit(run, lake, measured)
+        # before publishing: a run that fails after that would not be what it says
+        run.ledger.record_costs(run.costs())
         published: tuple[PublishedBatch, ...] = ()
         with run.timed("publish"):
             if run.hold:
@@ -201,6 +211,7 @@ def _measure(
             lookbacks=run.lookbacks,
         )
         run.ledger.record_computed(measured)
+        run.rows = {one.batch_id: one.row_count for one in measured}
     run.announce(Step.COMPUTED)
     return measured
 
@@ -267,6 +278,7 @@ def _give_up(run: _Run, error: BaseException) -> None:
     # a connection of its own: the run's may be what failed, or be in the middle of something
     with suppress(FeaturePlatformError), Ledger.connect(run.settings.ledger_url) as ledger:
         ledger.record_failed(run.batch_ids, reason)
+        ledger.record_costs(run.costs())
 
 
 def _check_deployed(view: FeatureView, ledger: Ledger) -> None:

@@ -69,6 +69,16 @@ def measure(
     )
 
 
+def divide_cpu(batch_ids: Sequence[str], rows: Mapping[str, int], cpu_seconds: float) -> dict[str, float]:
+    """What each batch of a run cost: by rows, as its seconds are; evenly while there are none.
+
+    >>> divide_cpu(["a", "b"], {"a": 1, "b": 3}, 8.0), divide_cpu(["a", "b"], {}, 8.0)
+    ({'a': 2.0, 'b': 6.0}, {'a': 4.0, 'b': 4.0})
+    """
+    total = sum(rows.values())
+    return {one: cpu_seconds * (rows.get(one, 0) / total if total else 1 / len(batch_ids)) for one in batch_ids}
+
+
 def _bytes_per_row(lake: duckdb.DuckDBPyConnection, view: FeatureView, since_snapshot: int) -> float:
     """Of the files added to the view's table since then; few rows lie in the catalog instead and are estimated."""
     found = lake.execute(

@@ -226,6 +226,11 @@ def _totals(ledger: Ledger) -> Iterator[Metric]:
         ("view_computed_rows", "Rows computed", "rows"),
         ("view_computed_bytes", "Bytes computed", "bytes"),
         ("view_compute_seconds", "Seconds that dbt took to compute batches", "compute_seconds"),
+        (
+            "view_cpu_seconds",
+            "Processor seconds of runs that computed and audited batches, or failed to",
+            "cpu_seconds",
+        ),
     ):
         yield counter(name, help_, ("view",), [((one.view,), getattr(one, field)) for one in views])
     for name, help_, field in (
@@ -235,6 +240,7 @@ def _totals(ledger: Ledger) -> Iterator[Metric]:
         ("sync_tombstones", "Entities that syncs asserted to have no row", "tombstones"),
         ("sync_refused", "Values that the store held from a later position already", "refused"),
         ("sync_seconds", "Seconds that syncs took", "seconds"),
+        ("sync_sent_bytes", "Bytes that syncs sent to the store, commands and rows", "bytes_sent"),
     ):
         yield counter(name, help_, ("view", "store"), [((one.view, one.store), getattr(one, field)) for one in syncs])
     yield gauge(

@@ -130,6 +130,7 @@ def batch_metadata(history: BatchHistory) -> dict[str, Any]:
         "rows": history.row_count or 0,
         "bytes": history.byte_count or 0,
         "compute_seconds": history.compute_seconds or 0.0,
+        "cpu_seconds": history.cpu_seconds or 0.0,
         "peak_memory_mb": (history.peak_memory_bytes or 0) / 2**20,
         "batch_id": history.batch.batch_id,
         "batch_seq": history.batch.seq,

@@ -199,6 +199,7 @@ class _Attempt:
             tombstones=counts.tombstones,
             refused=counts.refused,
             seconds=result.seconds,
+            bytes_sent=counts.bytes,
             asked=asked,
             nonce=begun.nonce,
         )

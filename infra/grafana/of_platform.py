@@ -48,6 +48,23 @@ COST: Final = Dashboard(
             unit="s",
         ),
         lines(
+            "Processor seconds of runs, per day",
+            (
+                f'max without (instance, job) (increase({PREFIX}view_cpu_seconds_total{{view=~"$view"}}[1d]))',
+                "{{view}}",
+            ),
+            unit="s",
+            says="Computing and auditing batches, also those that failed; not starting the process, and no syncs.",
+        ),
+        lines(
+            "Bytes sent to the stores, per day",
+            (
+                f"max without (instance, job) (increase({PREFIX}sync_sent_bytes_total{{{IN}}}[1d]))",
+                "{{view}} {{store}}",
+            ),
+            unit="bytes",
+        ),
+        lines(
             "Bytes computed, per day",
             (
                 f'max without (instance, job) (increase({PREFIX}view_computed_bytes_total{{view=~"$view"}}[1d]))',

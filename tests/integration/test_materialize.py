@@ -80,6 +80,10 @@ def test_range_is_published_as_one_batch_per_partition(platform, ledger):
         assert one.measured.byte_count > 0
         assert one.measured.peak_memory_bytes > 0
         assert one.metrics["publish_lag_seconds"] > 0
+    # divided by rows: 1, 2 and 2
+    last, middle, first = (history.cpu_seconds for history in ledger.batches())
+    assert last == middle == pytest.approx(2 * first)
+    assert first > 0
 
 
 def test_recomputation_supersedes_and_keeps_what_was(platform, ledger):
@@ -147,6 +151,7 @@ def test_failing_check_publishes_nothing_and_keeps_what_was(platform, ledger):
     histories = ledger.batches(run_id="bad")
     assert [history.state for history in histories] == ["failed", "failed"]
     assert all(history.audit_passed is False for history in histories)
+    assert all(history.cpu_seconds > 0 for history in histories), "what failed costs, too"
     # attributed to the one partition whose rows failed
     verdicts = {
         history.batch.partition.key: all(check.passed for check in ledger.checks(history.batch.batch_id))

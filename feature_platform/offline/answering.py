@@ -157,7 +157,7 @@ class _Answering:
         plan = self._choose(served.reach_of(settled, oldest=oldest, ttl=ttl), count)
         if plan is pit.Plan.ASOF:
             rows = self._batch_rows("settled", settled, oldest, "_seen_from", "_seen_until", "_seq", "_next_seq")
-            self._run(*served.asof_served(replace(join, rows=rows)))
+            self._run(*served.asof_served(replace(join, rows=rows, bare_rows=self._bare_rows(settled, oldest))))
             if self._has_moments:
                 self._compare(join, batches, oldest=oldest)
         else:
@@ -184,8 +184,7 @@ class _Answering:
             asked = pit.Statement(sql=served.asked_table(join))
             join = replace(join, labels=asked, has_candidates=True)
         rows = self._batch_rows("settled", settled, oldest, *seen)
-        bare = None if served.repeat_partitions(settled) else self._batch_rows("settled_again", settled, oldest)
-        self._run(*pit.hash_join(replace(join, rows=rows, bare_rows=bare)))
+        self._run(*pit.hash_join(replace(join, rows=rows, bare_rows=self._bare_rows(settled, oldest))))
         if positions:
             self._run(*served.judge_candidates(join))
             self._ambiguous = self._count_ambiguous(join)
@@ -198,6 +197,10 @@ class _Answering:
         """The rows of batches that labels may see, with these facts of their batches."""
         reach = served.reach_of(batches, oldest=oldest, ttl=self._question.view.ttl)
         return self._rows(self._list(name, served.batch_table(batches)), reach, of_batch=of_batch)
+
+    def _bare_rows(self, batches: tuple[served.SeenBatch, ...], oldest: datetime) -> pit.Statement | None:
+        """The rows without any of these facts, where one partition has one batch."""
+        return None if served.repeat_partitions(batches) else self._batch_rows("settled_again", batches, oldest)
 
     def _candidates(self, join: pit.ViewJoin) -> list[int]:
         """The positions that syncs in flight may have reached at the time of some label."""

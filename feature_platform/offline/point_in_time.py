@@ -248,8 +248,8 @@ class ViewJoin:
     """For `SERVED`: some labels ask for `state(_position)` instead of what was seen at their time. Rows then also have
     `_from_position` and `_until_position`."""
     bare_rows: Statement | None = None
-    """The rows without what `rows` has of their batches, cheaper to read a second time: where an entity has one row of
-    an event time at most, whatever was visible."""
+    """The rows without what `rows` has of their batches, cheaper to read a second time: where each partition has one
+    batch, so that an entity has one row of an event time at most, whatever was visible."""
 
 
 def microseconds(duration: timedelta) -> int:

@@ -315,42 +315,50 @@ def asof_served(join: ViewJoin) -> tuple[Statement, ...]:
     """The plan `asof` of mode `served`: sorts the view once instead of pairing each label with all it could see.
 
     A row that is superseded by one of the same entity that is at least as new is never missed: for an entity of which
-    that is always so, the winner is the greatest (`event_timestamp`, `_seq`) of all rows seen so far, a running maximum
-    that an ASOF JOIN looks up. The others (a row vanished, or moved back in time) go the way of the hash plan.
+    that is always so, the winner's `event_timestamp` is the greatest of all rows seen so far, a running maximum that an
+    ASOF JOIN looks up. The others (a row vanished, or moved back in time) go the way of the hash plan; where no
+    partition has two batches (`bare_rows`) there are none.
     """
     labels = probes(join)
-    keys = ", ".join(map(quote, join.keys))
-    hard, log = quote(f"{join.answer}_hard"), quote(f"{join.answer}_log")
-    rows = join.rows
+    if join.bare_rows is not None:
+        return (*_looked_up(join, labels, into=f"create table {winners_table(join)} as"), *fetch_winners(join))
+    keys, hard = ", ".join(map(quote, join.keys)), quote(f"{join.answer}_hard")
     only_hard = Statement(
         sql=f"(select * from {join.labels.sql} semi join"
         f" (select {LABEL_ID} from {labels.sql} semi join {hard} using ({keys})) using ({LABEL_ID}))",
         parameters=labels.parameters,
     )
+    others = replace(labels, sql=f"(select * from {labels.sql} anti join {hard} using ({keys}))")
     return (
         Statement(
             sql=f"create table {hard} as with newest as (select {keys}, _seq, any_value(_next_seq) as _next_seq,"
-            f" max({EVENT_TIMESTAMP}) as newest from {rows.sql} group by {keys}, _seq)"
+            f" max({EVENT_TIMESTAMP}) as newest from {join.rows.sql} group by {keys}, _seq)"
             f" select distinct {keys} from newest as a left join (select {keys}, _seq as _next_seq, newest from newest)"
             f" as b using ({keys}, _next_seq)"
             " where a._next_seq is not null and (b.newest is null or b.newest < a.newest)",
-            parameters=rows.parameters,
+            parameters=join.rows.parameters,
         ),
         hash_winners(replace(join, labels=only_hard)),
+        *_looked_up(join, others, into=f"insert into {winners_table(join)}"),
+        Statement(sql=f"drop table {hard}"),
+        *fetch_winners(join),
+    )
+
+
+def _looked_up(join: ViewJoin, labels: Statement, *, into: str) -> tuple[Statement, ...]:
+    """The winners of these labels, by the running maximum."""
+    keys, log = ", ".join(map(quote, join.keys)), quote(f"{join.answer}_log")
+    return (
         Statement(
-            sql=f"create table {log} as select {keys}, _seen_from, max(struct_pack(e := {EVENT_TIMESTAMP}, s := _seq))"
-            f" over (partition by {keys} order by _seen_from) as best from {rows.sql}",
-            parameters=rows.parameters,
+            sql=f"create table {log} as select {keys}, _seen_from, max({EVENT_TIMESTAMP})"
+            f" over (partition by {keys} order by _seen_from) as {EVENT_TIMESTAMP} from {join.rows.sql}",
+            parameters=join.rows.parameters,
         ),
         Statement(
-            sql=f"insert into {winners_table(join)} select l.{LABEL_ID}, r.best.e"
-            f" from (select * from {labels.sql} anti join {hard} using ({keys})) as l"
-            f" asof join {log} as r on {same_keys(join)} and l._at >= r._seen_from"
-            + ("" if join.ttl is None else " where r.best.e > l._dead_until"),
+            sql=f"{into} select l.{LABEL_ID}, r.{EVENT_TIMESTAMP} from {labels.sql} as l"
+            f" asof join {log} as r on {same_keys(join)} and l._at >= r._seen_from where {is_alive(join)}",
             parameters=labels.parameters,
             is_asof=True,
         ),
         Statement(sql=f"drop table {log}"),
-        Statement(sql=f"drop table {hard}"),
-        *fetch_winners(join),
     )

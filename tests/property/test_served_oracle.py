@@ -711,7 +711,12 @@ MUTANTS: dict[str, tuple[pit.Plan, bool, Patch]] = {
         False,
         rewriting("r.event_timestamp > l._dead_until", "r.event_timestamp >= l._dead_until"),
     ),
-    "ttl inclusive (asof)": (ASOF, False, rewriting("r.best.e > l._dead_until", "r.best.e >= l._dead_until")),
+    "ttl inclusive (asof)": (
+        ASOF,
+        False,
+        rewriting("r.event_timestamp > l._dead_until", "r.event_timestamp >= l._dead_until"),
+    ),
+    "the last seen wins (asof)": (ASOF, False, rewriting("max(event_timestamp) over", "last(event_timestamp) over")),
     "ttl ignored": (HASH, False, rewriting("r.event_timestamp > l._dead_until", "true")),
     "oldest row wins": (HASH, False, rewriting("max(r.event_timestamp)", "min(r.event_timestamp)")),
     "a batch whose rows vanished forgotten (asof)": (ASOF, False, rewriting("b.newest is null or ", "")),

@@ -21,14 +21,14 @@ import psutil
 from drill.fault import Fault
 from drill.lake_disk import CannotInjectError, LakeDisk
 from drill.project import VIEWS
-from drill.signals import has_scheduled_since, open_incidents, runs_going_on, signals, stopped_processes
+from drill.signals import has_scheduled_since, holes, open_incidents, runs_going_on, signals, stopped_processes
 from drill.sources import Feed
 from drill.stack import CommandError, Stack
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 _LOADED, _DUE = 21, 31
-_MINUTES_AT_FIRST = 4
+_MINUTES_AT_FIRST = 6
 _SETTLE_SECONDS = 4.0
 """Sensors are looked at every five seconds; half of the looks come too early, and are repeated."""
 _TICK_SECONDS = 65.0
@@ -90,6 +90,14 @@ class Drill:
         while self.now().minute >= _DUE or self.now().minute < _LOADED:
             self.to_mark()
         self.hour()
+
+    def pass_by(self, hours: int) -> None:
+        """Hours in which nobody computes anything; what arrives is loaded."""
+        for _ in range(hours):
+            self.settle()
+            self.stack.clock.advance(HOUR)
+            self.load()
+            time.sleep(_SETTLE_SECONDS)
 
     def load(self) -> None:
         """What has arrived is loaded, if that is possible."""
@@ -186,15 +194,15 @@ class Drill:
         except _FAILURES as error:
             self.log("undetected", fault=fault.name, by=None)
             left.append(f"nobody could look: {error}")
-        healing = self.now()
         self.stack.said.clear()
         try:
             next(steps, None)
         except _FAILURES as error:
             left.append(f"healing failed: {error}")
+        healed = self.now()
         self.log("healed", fault=fault.name, commands=list(dict.fromkeys(self.stack.said)))
         try:
-            if not self._await_well(fault, healing):
+            if not self._await_well(fault, healed):
                 left += self.what_is_wrong()
         except _FAILURES as error:
             left.append(f"nobody could look: {error}")
@@ -208,7 +216,7 @@ class Drill:
         self.say(f"  over: {'NO' if left else 'yes'} {left or ''} ({time.monotonic() - begin:.0f} s)")
 
     def settle(self) -> None:
-        """Between two faults: what a fault has started comes to its end, so that it is not booked on the next."""
+        """What a fault or its healing has started comes to its end, so that it is not booked on the next."""
         if not self.until(lambda: runs_going_on(self.stack) == 0, seconds=_RUNS_SECONDS):
             self.say(f"  {runs_going_on(self.stack)} run(s) still go on")
 
@@ -223,24 +231,30 @@ class Drill:
             looks += 1
             self.minute() if looks <= _MINUTES_AT_FIRST else self.to_mark()
 
-    def _await_well(self, fault: Fault, healing: datetime) -> bool:
+    def _await_well(self, fault: Fault, healed: datetime) -> bool:
+        self.settle()
         looks = 0
         while self.what_is_wrong():
-            if self.now() - healing > fault.within:
+            if self.now() - healed > fault.within:
                 return False
             looks += 1
-            self.minute() if looks <= _MINUTES_AT_FIRST else self.hour()
+            if looks <= _MINUTES_AT_FIRST:
+                self.minute()
+                self.settle()  # a run takes as long as it takes, and not the hours that would pass meanwhile
+            else:
+                self.hour()
         return True
 
     def what_is_wrong(self) -> list[str]:
-        """What runs not, what incidents are open, what is not fresh."""
+        """What runs not, what incidents are open, what is not fresh, and hours that came due and are not published."""
         stopped = stopped_processes(self.stack)
         if stopped:
             return [f"stopped {name}" for name in stopped]
         status = self.stack.status()
         stale = [f"{view['view']} is {view['state']}" for view in status.get("views", ()) if view["state"] != "fresh"]
         problems = [f"{one['kind']} {one['subject']}" for one in status.get("problems", ())]
-        return sorted({*stale, *problems, *open_incidents(self.stack)})
+        missing = holes(self.stack, until=self.due() - HOUR)
+        return sorted({*stale, *problems, *open_incidents(self.stack), *missing})
 
     def finish(self) -> None:
         """Write down what is published of the entities that are read. What faults left out nobody computes now."""

@@ -14,14 +14,20 @@ import psycopg2
 from drill.stack import Stack
 from feature_platform.local import services, supervision
 
-_INCIDENTS = """select 'incident ' || kind || ' ' || subject from incidents where opened_at >= %(since)s"""
+_INCIDENTS = """select 'incident ' || kind || ' ' || subject from incidents where opened_at >= %(at)s"""
 _CHECKS = """select distinct 'check ' || b.view || ' ' || c.check_name
-    from batch_checks c join batches b using (batch_id) where not c.passed and c.checked_at >= %(since)s"""
+    from batch_checks c join batches b using (batch_id) where not c.passed and c.checked_at >= %(at)s"""
 _OPEN = """select i.kind || ' ' || i.subject from incidents i left join incident_resolved r using (incident_id)
     where r.incident_id is null"""
 _OPENED = "select count(*) from unfinished_batches"
 _SCHEDULED = """select r.run_id from runs r join run_tags t using (run_id)
-    where t.key = 'dagster/schedule_name' and t.value like 'hourly_%%' and r.create_timestamp >= %(since)s limit 1"""
+    where t.key = 'dagster/schedule_name' and t.value like 'hourly_%%' and r.create_timestamp >= %(at)s limit 1"""
+_HOLES = """with known as (select view, min(partition_start) as first from batches group by view)
+    select 'unpublished ' || to_char(min(started) at time zone 'UTC', 'YYYY-MM-DD HH24:MI') || ' and '
+        || count(*) - 1 || ' more of ' || view
+    from known, generate_series(first, %(at)s - interval '1 hour', '1 hour') started
+    where not exists (select from published_batches p where p.view = known.view and p.partition_start = started)
+    group by view"""
 _GOING_ON = "select count(*) from runs where status in ('QUEUED', 'NOT_STARTED', 'STARTING', 'STARTED')"
 
 
@@ -45,6 +51,11 @@ def open_incidents(stack: Stack) -> list[str]:
     return _ask(stack, "ledger", _OPEN, None)
 
 
+def holes(stack: Stack, *, until: datetime) -> list[str]:
+    """Hours of which nothing is published though they ended by an instant, after the first that was ever begun."""
+    return _ask(stack, "ledger", _HOLES, until)
+
+
 def runs_going_on(stack: Stack) -> int:
     """Runs that wait or run; none if nobody can be asked."""
     counted = _ask(stack, "dagster", _GOING_ON, None)
@@ -61,11 +72,11 @@ def has_scheduled_since(stack: Stack, at: datetime) -> bool:
     return bool(_ask(stack, "dagster", _SCHEDULED, at))
 
 
-def _ask(stack: Stack, database: str, query: str, since: datetime | None) -> list[str]:
+def _ask(stack: Stack, database: str, query: str, at: datetime | None) -> list[str]:
     address = stack.settings.ledger_url if database == "ledger" else stack.dagster_url
     try:
         with closing(psycopg2.connect(address)) as connection, connection.cursor() as cursor:
-            cursor.execute(query, {"since": since})
+            cursor.execute(query, {"at": at})
             return [row[0] for row in cursor.fetchall()]
     except psycopg2.OperationalError:
         return []

@@ -35,9 +35,13 @@ def valkey_flushed(drill: Drill) -> Iterator[None]:
 
 @fault("Dagster's daemon is killed", seen_by=("stopped daemon",), tells=())
 def daemon_killed(drill: Drill) -> Iterator[None]:
-    """No schedule, no sensor: whoever looks at `status` or at Prometheus sees it, nobody is told by the platform."""
+    """No schedule, no sensor: whoever looks at `status` or at Prometheus sees it, nobody is told by the platform.
+
+    It is away for five hours; what came due in them is computed by itself when it is back.
+    """
     drill.stack.kill("daemon")
     yield
+    drill.pass_by(5)
     drill.stack.up()
 
 
@@ -75,9 +79,10 @@ def run_killed(drill: Drill) -> Iterator[None]:
     tells=(PLATFORM,),
 )
 def schedule_off(drill: Drill) -> Iterator[None]:
-    """Nothing fails: nothing happens."""
+    """Nothing fails: nothing happens, for four hours; what came due in them is computed when it is on again."""
     dagster.stop_schedule(drill.stack.ui, HOURLY)
     yield
+    drill.pass_by(4)
     dagster.start_schedule(drill.stack.ui, HOURLY)
 
 

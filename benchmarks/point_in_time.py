@@ -86,8 +86,14 @@ QUICK = (
 MIDDLE = (
     Case(days=10, labels=100_000),
     Case(days=10, labels=10_000_000),
-    Case(days=10, labels=1_000_000, views=5, contestants=("modelled", "served", *_OTHERS), rounds=1),
-    Case(days=10, labels=10_000_000, memory_limit="2GB", contestants=("modelled", "served"), rounds=1),
+    Case(days=10, labels=1_000_000, views=5, contestants=("modelled", "served", *_OTHERS)),
+    Case(
+        days=10,
+        labels=10_000_000,
+        memory_limit="2GB",
+        contestants=("floor", "modelled", "served", "DuckDB asof", "polars"),
+        rounds=3,
+    ),
 )
 LARGE = (
     Case(days=100, labels=100_000, contestants=("floor", "modelled", "served", *_OTHERS), rounds=1),

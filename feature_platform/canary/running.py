@@ -16,7 +16,7 @@ from typing import Final
 from feature_platform.canary.writing import Written, write_batch
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.declaration.canary import KEY, canary_view, with_canary
-from feature_platform.errors import FeaturePlatformError, LockBusyError, RequestError, without_passwords
+from feature_platform.errors import FeaturePlatformError, LockBusyError, RequestError, Transient
 from feature_platform.lake import connect
 from feature_platform.lake.failures import lake_errors
 from feature_platform.ledger import CanaryRead, Ledger, canary_lock
@@ -119,4 +119,7 @@ def _shown(value: object) -> str:
 
 
 def _said(error: FeaturePlatformError) -> str:
-    return without_passwords(" ".join(str(error).split()))[:_FAILURE_LENGTH]
+    said = ": ".join(filter(None, (error.failed, error.found)))
+    # what must be done by hand is said where it was raised; a call that is repeated anyway needs no advice
+    hint = "" if isinstance(error, Transient) or not error.hint else f"; {error.hint}"
+    return " ".join(f"{said}{hint}".split())[:_FAILURE_LENGTH]

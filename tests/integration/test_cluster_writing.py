@@ -14,10 +14,13 @@ from cluster_support import Cluster, ClusterNode, migrate, wait_until
 from offline_platform import Platform, declare, measured, registry_of
 
 from feature_platform import lake
+from feature_platform.canary import run_canary
+from feature_platform.declaration.canary import canary_view
 from feature_platform.domain.types import ColumnType
 from feature_platform.domain.windows import Grain, Partition
 from feature_platform.errors import LedgerConflictError, StoreUnavailableError
 from feature_platform.lake.log_tables import plan_tables, served_table
+from feature_platform.lake.sql import build_create_table
 from feature_platform.ledger import Ledger
 from feature_platform.observability.store_meters import read_store_meters
 from feature_platform.online import FeatureClient, LogSettings
@@ -127,6 +130,14 @@ def has_copied_all(primary: ClusterNode) -> bool:
 def is_in_parity(report: ParityReport) -> bool:
     assert report.entities > ROWS * 0.9
     return not report.differing
+
+
+def test_a_canary_comes_through(platform: Platform) -> None:
+    with closing(lake.connect(platform.settings)) as connection:
+        for statement in build_create_table(canary_view(platform.registry)):
+            connection.execute(statement)
+    (read,) = run_canary(platform.settings, platform.registry, run_id="run")
+    assert read.is_ok, read
 
 
 def test_a_view_is_synced_compared_repaired_and_dropped(platform, run, cluster, online, compare) -> None:

@@ -53,7 +53,7 @@ def values_of(samples: Samples, view: str) -> Iterable[float]:
     return [value for labels, value in samples.items() if view in labels]
 
 
-def costs(samples: Samples, view: str) -> tuple[float, bool, bool]:
+def costs(samples: dict[str, Samples], view: str) -> tuple[float, bool, bool]:
     """Entities synced, whether their bytes were counted, and the processor seconds of the run."""
     here = ("default", view)
     sent, cpu = samples["sync_sent_bytes_total"][here], samples["view_cpu_seconds_total"][(view,)]

@@ -16,6 +16,7 @@ from offline_platform import CARRIER, ROUTE, Platform, arrow, declare, registry_
 from feature_platform.domain.types import ColumnType
 from feature_platform.errors import (
     EntityError,
+    FeaturePlatformError,
     NotDeployedError,
     RequestError,
     TimestampError,
@@ -130,7 +131,7 @@ def test_a_failed_write_leaves_the_older_file(filled: Platform, tmp_path) -> Non
         features.to_parquet(out)
         before = out.read_bytes()
         features._sql = "select error('disk full')"
-        with pytest.raises(duckdb.Error, match="disk full"):
+        with pytest.raises(FeaturePlatformError, match=r"writing set\.parquet failed[\s\S]*disk full"):
             features.to_parquet(out)
     assert out.read_bytes() == before
     assert [*tmp_path.glob(".*")] == []

@@ -22,7 +22,7 @@ _OPEN = """select i.kind || ' ' || i.subject from incidents i left join incident
 _OPENED = "select count(*) from unfinished_batches"
 _SCHEDULED = """select r.run_id from runs r join run_tags t using (run_id)
     where t.key = 'dagster/schedule_name' and t.value like 'hourly_%%' and r.create_timestamp >= %(at)s limit 1"""
-_HOLES = """with known as (select view, min(partition_start) as first from batches group by view)
+_HOLES = """with known as (select view, min(partition_start) as first from batches where grain = 'hour' group by view)
     select 'unpublished ' || to_char(min(started) at time zone 'UTC', 'YYYY-MM-DD HH24:MI') || ' and '
         || count(*) - 1 || ' more of ' || view
     from known, generate_series(first, %(at)s - interval '1 hour', '1 hour') started

@@ -128,6 +128,11 @@ class Catalog:
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Views and services whose documents this version of the platform cannot read, and why; the others are served."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the store held no document at all: nothing was ever deployed to it, or it was emptied."""
+        return not (self.views or self.services or self.layouts or self.unreadable)
+
     def view(self, ref: str) -> ViewDocument:
         """The view that `name`, `name@2` or `name@v2` names.
 

@@ -160,6 +160,9 @@ class Reading:
             if self._documents is None or self._documents is known:
                 commands = [(key.encode(), ("HGETALL", key)) for key in catalogs.DOCUMENTS]
                 catalog = catalogs.parse((yield from self.store.run(commands)))
+                if self._documents is not None and catalog.is_empty:
+                    # the store was emptied: what it is asked for is missing until a sync, and no name is unknown
+                    catalog = self._documents.catalog
                 self._documents = _Documents(catalog, time.monotonic() + self._catalog_seconds)
             return self._documents
         finally:

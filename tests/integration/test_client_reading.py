@@ -23,6 +23,7 @@ from feature_platform.online.catalog import document_of
 from feature_platform.online.codec import Layout
 from feature_platform.online.connection import Connection
 from feature_platform.online.settings import OnlineSettings, ValkeyAddress
+from feature_platform.online.view_values import FeatureStatus
 
 NOW = datetime(2026, 3, 10, tzinfo=UTC)
 SLA = FreshnessSla(warn_after=timedelta(days=1), error_after=None)
@@ -33,10 +34,14 @@ COUNTS = make_view("counts", features={"n": ColumnType.BIGINT})
 @pytest.fixture
 def store(valkey_url: str) -> Iterator[Connection]:
     with Connection(ValkeyAddress.parse(valkey_url), 5.0) as connection:
-        catalogs.publish(connection, [document_of(view, latest=True) for view in (DELAYS, COUNTS)], ())
-        put(connection, DELAYS, "UA", {"mean": 1.5})
-        put(connection, COUNTS, "UA", {"n": 3})
+        fill(connection)
         yield connection
+
+
+def fill(store: Connection) -> None:
+    catalogs.publish(store, [document_of(view, latest=True) for view in (DELAYS, COUNTS)], ())
+    put(store, DELAYS, "UA", {"mean": 1.5})
+    put(store, COUNTS, "UA", {"n": 3})
 
 
 def put(store: Connection, view, carrier: str, row, instant=NOW) -> None:
@@ -144,6 +149,22 @@ def test_documents_are_read_once_for_all_threads(store) -> None:
         for thread in threads:
             thread.join()
         assert count_of(store, "hgetall") - before == 3, "one of them read the three hashes"
+
+
+def test_a_store_that_was_emptied_has_missing_rows_and_no_unknown_names(store) -> None:
+    """Whether or not the documents were read again while it was empty."""
+    with client_of(store, catalog_seconds=0.0) as client:
+        assert client.get_online_features("delays", [{"carrier": "UA"}])[0].values == {"mean": 1.5}
+        store.call("FLUSHALL")
+        (row,) = client.get_online_features("delays", [{"carrier": "UA"}])
+        assert (row.values, row.views["delays@1"].status) == ({"mean": None}, FeatureStatus.MISSING)
+        with pytest.raises(UnknownNameError):
+            client.describe("nothing")
+        fill(store)
+        assert client.get_online_features("delays", [{"carrier": "UA"}])[0].values == {"mean": 1.5}
+    store.call("FLUSHALL")
+    with client_of(store) as client, pytest.raises(UnknownNameError, match="the store is empty"):
+        client.describe("delays")
 
 
 def test_an_unknown_name_is_not_looked_up_again_at_once(store) -> None:

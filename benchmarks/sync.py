@@ -1,9 +1,9 @@
 """What bringing rows to the online store costs, beside its floor and beside Feast, in one run against one Valkey.
 
 Contestants: ours (`sync`: read from a real lake and ledger, encode, compare positions, write, record) into an empty
-store (rebuild) and over what is there (update); the floor, which sends prebuilt `SET key value PXAT …` of the same
-keys, values and ttl over a raw socket and does nothing else; Feast's `materialize` with its Redis store, in an
-environment of its own that is made here with pip.
+store (rebuild), over what the day before left (update), and over the very same rows (rewrite); the floor, which sends
+prebuilt `SET key value PXAT …` of the same keys, values and ttl over a raw socket and does nothing else; Feast's
+`materialize` with its Redis store, in an environment of its own that is made here with pip.
 
 Each measurement is a process of its own; contestants take turns, and of each the fastest round counts.
 
@@ -140,10 +140,18 @@ def _round(bench: Bench, rows: int) -> None:
     if bench.server.keys() < rows:
         raise SystemExit(f"the store holds {bench.server.keys()} keys")
     bench.weigh("rebuild", rows, empty)
-    with bench.server.connect() as connection:
-        # as if only the first day had been synced: every entity is written again, by the same comparisons
-        connection.call("HSET", position_key(world.view_of(rows).key), "position", 1)
+    _set_back(bench, rows)
+    bench.measure("rewrite", "ours", rows)
+    # as if only the first day had been synced: its values and expiries are there
+    bench.server.empty()
+    bench.measure("floor, new", "floor", rows, day="0")
+    _set_back(bench, rows)
     bench.measure("update", "ours", rows)
+
+
+def _set_back(bench: Bench, rows: int) -> None:
+    with bench.server.connect() as connection:
+        connection.call("HSET", position_key(world.view_of(rows).key), "position", 1)
 
 
 def _feast(bench: Bench) -> None:
@@ -189,10 +197,11 @@ def _ratios(costs: dict[tuple[str, int], Cost], sizes: Sequence[int]) -> dict[st
     def speed(name: str, floor: str) -> float:
         return round(costs[name, largest].rows_per_second / costs[floor, largest].rows_per_second, 2)
 
-    peaks = [costs[name, largest].peak_mb for name in ("rebuild", "update")]
+    peaks = [costs[name, largest].peak_mb for name in ("rebuild", "rewrite", "update")]
     return {
         "rebuild_vs_floor": speed("rebuild", "floor, new"),
         "update_vs_floor": speed("update", "floor, update"),
+        "rewrite_vs_floor": speed("rewrite", "floor, update"),
         "vs_feast_rows_per_cpu_s": round((ours.rows / ours.cpu) / (feast.rows / feast.cpu), 1) if feast else None,
         "bytes_per_entity_vs_feast": round(ours.bytes_per_entity / feast.bytes_per_entity, 2) if feast else None,
         "peak_rss_mb_10m": round(max(peaks)) if largest == 10_000_000 else None,

@@ -165,6 +165,22 @@ class Connection:
             raise self._no_server(error) from error
         return reply
 
+    def receive_usual(self, usual: bytes, count: int) -> list[Any] | None:
+        """The next replies, usually these bytes so many times; None if they are: comparing costs less than parsing."""
+        expected, seen = usual * count, 0
+        try:
+            while seen < len(expected):
+                data = self._socket.recv(_BIG_READ_BYTES)
+                if not data:
+                    raise ConnectionResetError("the server closed the connection")
+                if not expected.startswith(data, seen):
+                    self._reader.feed(expected[:seen] + data)
+                    return [self.receive() for _ in range(count * usual.count(b"\r\n"))]
+                seen += len(data)
+        except OSError as error:
+            raise self._unavailable(error) from error
+        return None
+
     def _no_server(self, error: Exception) -> ConfigurationError:
         return ConfigurationError(
             f"what listens at {self.address} is no Valkey server", found=str(error), hint="check the address"

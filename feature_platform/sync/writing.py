@@ -48,6 +48,8 @@ TIMEOUT_SECONDS: Final = 30.0
 _PREFIX_BYTES: Final = 16
 _POSITION_BYTES: Final = 8
 _SOON_MS: Final = 60_000
+_SET: Final = b"+OK\r\n"
+_EXTENDED: Final = b":1\r\n"
 
 
 class Way(Enum):
@@ -106,13 +108,15 @@ class Writer:
         return self._replace(rows)
 
     def _set_if_absent(self, rows: Encoded) -> Any:
-        replies = self._exchange(framing.set_if_absent(rows, expires=self._expires), len(rows))
+        replies = self._exchange_usual(framing.set_if_absent(rows, expires=self._expires), _SET, len(rows))
+        if replies is None:
+            return np.ones(len(rows), dtype=bool)
         return np.array([reply is not None for reply in replies], dtype=bool)
 
     def _replace(self, rows: Encoded) -> tuple[Encoded, int, int]:
         held = [value for values in self._exchange(*framing.get(rows)) for value in values]
-        old = pa.array(held, pa.large_binary())
-        absent = pc.is_null(old).to_numpy(zero_copy_only=False)
+        absent = np.fromiter((value is None for value in held), dtype=bool, count=len(held))
+        old = _binary(held)
         later = self._later(rows, old) & ~absent
         left = np.zeros(len(rows), dtype=bool)
         if absent.any():
@@ -125,9 +129,10 @@ class Writer:
 
     def _swap(self, rows: Encoded, old: pa.LargeBinaryArray) -> Any:
         """Which rows are surely written and surely kept."""
-        replies = self._exchange(
-            framing.replace(rows, old, expires=self._expires), len(rows) * (2 if self._expires else 1)
-        )
+        usual = _EXTENDED + _SET if self._expires else _SET
+        replies = self._exchange_usual(framing.replace(rows, old, expires=self._expires), usual, len(rows))
+        if replies is None:
+            return np.ones(len(rows), dtype=bool)
         if not self._expires:
             return np.array([reply is not None for reply in replies], dtype=bool)
         # 0: the key is kept longer, or was gone at that instant; the function finds out which
@@ -137,7 +142,7 @@ class Writer:
     def _later(self, rows: Encoded, old: pa.LargeBinaryArray) -> Any:
         """Where the value there has a later position than the row."""
         mine, theirs = (pc.binary_slice(values, 0, _POSITION_BYTES) for values in (rows.values, old))
-        return pc.fill_null(pc.greater(theirs, mine), False).to_numpy(zero_copy_only=False)  # noqa: FBT003
+        return pc.greater(theirs, mine).to_numpy(zero_copy_only=False)
 
     def _call(self, rows: Encoded) -> dict[str, int]:
         if not len(rows):
@@ -146,14 +151,33 @@ class Writer:
         return {"written": sum(r[0] for r in replies), "refused": sum(r[1] for r in replies)}
 
     def _exchange(self, frames: bytes, count: int) -> list[Any]:
-        connection = self._connection
-        connection.send(frames)
+        self._send(frames)
+        return self._checked([self._connection.receive() for _ in range(count)])
+
+    def _exchange_usual(self, frames: bytes, usual: bytes, count: int) -> list[Any] | None:
+        """The replies to so many rows; None if those to each row are the usual ones."""
+        self._send(frames)
+        replies = self._connection.receive_usual(usual, count)
+        return None if replies is None else self._checked(replies)
+
+    def _send(self, frames: bytes) -> None:
+        self._connection.send(frames)
         self._bytes += len(frames)
-        replies = [connection.receive() for _ in range(count)]
+
+    def _checked(self, replies: list[Any]) -> list[Any]:
         for reply in replies:
             if isinstance(reply, Exception):
-                raise_if_error(reply, connection.address)
+                raise_if_error(reply, self._connection.address)
         return replies
+
+
+def _binary(values: list[bytes | None]) -> pa.LargeBinaryArray:
+    """The values side by side, an absent one as an empty one: a third of what `pa.array` takes to look at each."""
+    held = [value or b"" for value in values]
+    offsets = np.zeros(len(held) + 1, dtype=np.int64)
+    np.cumsum(np.fromiter(map(len, held), dtype=np.int64, count=len(held)), out=offsets[1:])
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(held))]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(held), buffers)
 
 
 class RowWriter(Protocol):

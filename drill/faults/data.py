@@ -19,11 +19,11 @@ def model_computes_nulls(drill: Drill) -> Iterator[None]:
     column = "{{ latest('temperature_f') }} as temperature_f"
     drill.stack.project.edit("airport_weather.sql", column, "null::double as temperature_f")
     drill.stack.redeploy()
-    drill.materialize("airport_weather")
+    partition = drill.materialize("airport_weather")
     yield
     drill.stack.project.edit("airport_weather.sql", "null::double as temperature_f", column)
     drill.stack.redeploy()
-    drill.materialize("airport_weather")
+    drill.materialize("airport_weather", partition)
 
 
 @fault("a check fails", seen_by=("incident failing",), tells=(AIRPORTS,))
@@ -35,11 +35,11 @@ def check_fails(drill: Drill) -> Iterator[None]:
     )
     drill.stack.project.edit("airport_weather.yml", bound, broken)
     drill.stack.redeploy()
-    drill.materialize("airport_weather")
+    partition = drill.materialize("airport_weather")
     yield
     drill.stack.project.edit("airport_weather.yml", broken, bound)
     drill.stack.redeploy()
-    drill.materialize("airport_weather")
+    drill.materialize("airport_weather", partition)
 
 
 @fault("a source delivers a poisoned row", seen_by=("incident failing",), tells=(AIRPORTS,))
@@ -57,12 +57,12 @@ def poisoned_row(drill: Drill) -> Iterator[None]:
     )
     drill.minute()
     drill.load()
-    drill.materialize("airport_weather")
+    partition = drill.materialize("airport_weather")
     yield
     drill.feed.undo("weather")
     with closing(connect(drill.stack.settings)) as lake:
         lake.execute("delete from lake.sources.weather where isnan(temp)")
-    drill.materialize("airport_weather")
+    drill.materialize("airport_weather", partition)
 
 
 @fault("a source stops", seen_by=("incident source",), tells=(AIRPORTS,), within=timedelta(hours=5))

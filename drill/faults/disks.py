@@ -12,7 +12,7 @@ from drill.running import Drill
 def lake_disk_full(drill: Drill) -> Iterator[None]:
     """The lake lies on a small file system of its own; something else fills it."""
     ballast = drill.lake_disk.fill()
-    drill.materialize("aircraft_state")
+    partition = drill.materialize("aircraft_state")
     yield
     ballast.unlink()
-    drill.materialize("aircraft_state")
+    drill.materialize("aircraft_state", partition)

@@ -48,13 +48,13 @@ def daemon_killed(drill: Drill) -> Iterator[None]:
 @fault("Postgres is stopped in the middle of a run", seen_by=("stopped postgres",), tells=())
 def postgres_restarted(drill: Drill) -> Iterator[None]:
     """Serving goes on; the run fails or is tried again, and what it left is seen by nobody."""
-    drill.materialize("aircraft_state", wait=False)
+    partition = drill.materialize("aircraft_state", wait=False)
     drill.until(lambda: bool(drill.stack.run_workers()), seconds=30)
     drill.stack.kill("postgres", signal.SIGINT)
     yield
     drill.stack.up()
     drill.until(lambda: runs_going_on(drill.stack) == 0, seconds=120)
-    drill.materialize("aircraft_state")
+    drill.materialize("aircraft_state", partition)
 
 
 @fault(

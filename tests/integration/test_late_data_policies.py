@@ -83,7 +83,7 @@ class Stack:
 
     def numbers(self) -> dict[str, int]:
         """What `feature-platform status --json` says of the view."""
-        views, _ = read_status(self.settings)
+        views = read_status(self.settings, ()).views
         (late,) = [one.late for one in views if one.view == VIEW]
         return late
 

@@ -37,6 +37,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+_REASON_LENGTH = 2000
 _PASSWORD = re.compile(
     r"""(?P<keyword>\bpassword\s*=\s*)(?:'(?:[^'\\]|\\.)*'|[^\s"';]+)|(?P<user>://[^\s/:@"']*:)[^\s/@"']+(?=@)""",
     re.IGNORECASE,
@@ -50,6 +51,11 @@ def without_passwords(text: str) -> str:
     'no answer: dbname=lake password=… host=db; postgresql://me:…@db/ledger'
     """
     return _PASSWORD.sub(lambda found: f"{found['keyword'] or found['user']}…", text)
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, to be kept in a record: the error's type and text, not endless and without passwords."""
+    return without_passwords(f"{type(error).__name__}: {error}")[:_REASON_LENGTH]
 
 
 class Transient(Exception):  # noqa: N818 - a mix-in; an exception, so that `except Transient` works

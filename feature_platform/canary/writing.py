@@ -18,7 +18,7 @@ import duckdb
 from feature_platform.domain.batch import Batch, CheckOutcome, Measured
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
 from feature_platform.domain.windows import floor, partition_starting
-from feature_platform.errors import CheckFailedError, FeaturePlatformError, NotDeployedError, without_passwords
+from feature_platform.errors import CheckFailedError, FeaturePlatformError, NotDeployedError, reason_of
 from feature_platform.lake.failures import lake_errors
 from feature_platform.lake.sql import batches_rows, batches_table, quote_identifier, quote_literal, table_columns
 from feature_platform.ledger import Ledger, deployment_lock
@@ -27,7 +27,6 @@ from feature_platform.settings import Settings
 LOCK_WAIT: Final = timedelta(seconds=20)
 """Maintenance holds the lock for a slice at a time; a deploy that takes longer is no failure of the canary's."""
 CHECK: Final = "rows_are_as_written"
-_REASON_LENGTH: Final = 2000
 _BYTES_PER_VALUE: Final = 8
 """As runs estimate rows that lie in the lake's catalog."""
 
@@ -159,7 +158,6 @@ def _giving_up(settings: Settings, batch: Batch) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        reason = without_passwords(f"{type(error).__name__}: {error}")[:_REASON_LENGTH]
         with suppress(FeaturePlatformError), Ledger.connect(settings.ledger_url) as ledger:
-            ledger.record_failed([batch.batch_id], reason)
+            ledger.record_failed([batch.batch_id], reason_of(error))
         raise

@@ -13,8 +13,6 @@ from feature_platform.settings import Settings
 if TYPE_CHECKING:
     from feature_platform.ledger import CanaryRead
 
-EXIT_FAILED = 1
-
 
 @click.command()
 @click.option("--store", "stores", multiple=True, help="Only this online store. May be repeated. [default: all]")
@@ -51,7 +49,7 @@ def canary(context: click.Context, stores: tuple[str, ...], *, as_json: bool) ->
                 for read in reads
             ],
         )
-    context.exit(0 if all(read.is_ok for read in reads) else EXIT_FAILED)
+    context.exit(0 if all(read.is_ok for read in reads) else 1)
 
 
 def plain(read: CanaryRead) -> dict[str, object]:

@@ -7,12 +7,12 @@ late is recorded by a scan, what is late *now* follows from that and from the ba
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from feature_platform.domain.feature_view import LateData, LatePolicy
-from feature_platform.domain.windows import Partition
+from feature_platform.domain.windows import Partition, adjacent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,24 +134,6 @@ def judge(late: LatePartition, policy: LateData) -> LateState:
         return LateState.BEYOND if beyond and policy.window else LateState.IGNORED
     # if some came within the window, the partition is computed again, and reads the others as well
     return LateState.BEYOND if late.first_arrival - late.partition.end > policy.window else LateState.DUE
-
-
-def adjacent(partitions: Iterable[Partition], *, at_most: int) -> tuple[tuple[Partition, ...], ...]:
-    """Partitions in order of time as unbroken ranges, none longer than `at_most`.
-
-    >>> from datetime import UTC
-    >>> from feature_platform.domain.windows import Grain, partition_starting
-    >>> days = [partition_starting(datetime(2026, 3, day, tzinfo=UTC), Grain.DAY) for day in (5, 1, 2, 3)]
-    >>> [[day.start.day for day in span] for span in adjacent(days, at_most=2)]
-    [[1, 2], [3], [5]]
-    """
-    spans: list[list[Partition]] = []
-    for partition in sorted(partitions):
-        if spans and spans[-1][-1].end == partition.start and len(spans[-1]) < at_most:
-            spans[-1].append(partition)
-        else:
-            spans.append([partition])
-    return tuple(map(tuple, spans))
 
 
 def named(partitions: Sequence[Partition]) -> str:

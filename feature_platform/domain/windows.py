@@ -7,7 +7,7 @@ A feature row of a partition has `start < event_timestamp <= end`; every input o
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -117,3 +117,19 @@ def partitions_between(begin: datetime, end: datetime, grain: Grain) -> Iterator
     while (stop := following(start, grain)) <= end:
         yield Partition(start=start, end=stop, grain=grain)
         start = stop
+
+
+def adjacent(partitions: Iterable[Partition], *, at_most: int) -> tuple[tuple[Partition, ...], ...]:
+    """Partitions in order of time as unbroken ranges, none longer than `at_most`.
+
+    >>> days = [partition_starting(datetime(2026, 3, day, tzinfo=UTC), Grain.DAY) for day in (5, 1, 2, 3)]
+    >>> [[day.start.day for day in span] for span in adjacent(days, at_most=2)]
+    [[1, 2], [3], [5]]
+    """
+    spans: list[list[Partition]] = []
+    for partition in sorted(partitions):
+        if spans and spans[-1][-1].end == partition.start and len(spans[-1]) < at_most:
+            spans[-1].append(partition)
+        else:
+            spans.append([partition])
+    return tuple(map(tuple, spans))

@@ -73,7 +73,7 @@ class LateEntry:
         first, last = self.partitions[0].partition.key, self.partitions[-1].partition.key
         by_hand = f"feature-platform backfill {self.view} --from {first} --to {last}"
         return {
-            LateState.DUE: f"the sensor late_data asks for it; by hand: `{by_hand}`",
+            LateState.DUE: f"the sensor recompute_late_partitions asks for it; by hand: `{by_hand}`",
             LateState.RUNNING: "wait for its run, or see `feature-platform ledger unfinished`",
             LateState.FAILED: f"see `feature-platform ledger batches {self.view}`, correct, then `{by_hand}`",
             LateState.HELD: f"`feature-platform late diff {self.view}`, then `late approve` or `late reject`",

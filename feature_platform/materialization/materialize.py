@@ -25,7 +25,7 @@ from feature_platform.errors import (
     ComputationError,
     FeaturePlatformError,
     NotDeployedError,
-    without_passwords,
+    reason_of,
 )
 from feature_platform.lake.failures import lake_errors
 from feature_platform.lake.snapshots import newest_snapshot
@@ -48,7 +48,6 @@ from feature_platform.quality import judge_profiles, load_earlier, profile_batch
 from feature_platform.settings import Settings
 
 LOCK_WAIT = timedelta(minutes=2)
-_REASON_LENGTH = 2000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -274,10 +273,9 @@ def _dbt(run: _Run, *command: str) -> dbt_run.Invocation:
 
 def _give_up(run: _Run, error: BaseException) -> None:
     """Record that the run's batches will never be published. Best effort: what is not recorded counts as unfinished."""
-    reason = without_passwords(f"{type(error).__name__}: {error}")[:_REASON_LENGTH]
     # a connection of its own: the run's may be what failed, or be in the middle of something
     with suppress(FeaturePlatformError), Ledger.connect(run.settings.ledger_url) as ledger:
-        ledger.record_failed(run.batch_ids, reason)
+        ledger.record_failed(run.batch_ids, reason_of(error))
         ledger.record_costs(run.costs())
 
 

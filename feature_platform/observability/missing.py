@@ -11,28 +11,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from feature_platform.declaration import FeatureRegistry
+from feature_platform.domain.due import came_due
 from feature_platform.domain.feature_view import FeatureView
-from feature_platform.domain.windows import Partition, aware_utc, floor, partition_starting
+from feature_platform.domain.windows import Partition
 from feature_platform.ledger import Ledger
 from feature_platform.observability.kinds import Problem, problem_of_view
 
 MISSING_AFTER = timedelta(hours=2)
 """A partition's run begins when it is due, or when the source is there, or the backfill before it has ended."""
-_INSTANT = timedelta(microseconds=1)
-
-
-def came_due(view: FeatureView, *, after: datetime, by: datetime) -> tuple[Partition, Partition] | None:
-    """The first and the last partition that became due in (after, by]: their end and the availability delay."""
-    after, by = aware_utc(after) - view.availability_delay, aware_utc(by) - view.availability_delay
-    last_end = floor(by, view.grain)
-    first = partition_starting(floor(after, view.grain), view.grain)
-    begin = aware_utc(view.begin)
-    while first.start < begin:
-        # at most twice
-        first = partition_starting(max(first.end, floor(begin, view.grain)), view.grain)
-    if first.end > last_end:
-        return None
-    return first, partition_starting(floor(last_end - _INSTANT, view.grain), view.grain)
 
 
 def missing_partitions(ledger: Ledger, view: FeatureView, *, by: datetime) -> tuple[Partition, ...]:
@@ -58,7 +44,8 @@ def find_missing(ledger: Ledger, registry: FeatureRegistry, *, now: datetime) ->
         if not missing:
             continue
         first, last = missing[0].key, missing[-1].key
-        waiting = sum(one.end > loaded_for(ledger, view) for one in missing)
+        loaded = loaded_for(ledger, view)
+        waiting = sum(one.end > loaded for one in missing)
         yield problem_of_view(
             "missing",
             view,

@@ -38,8 +38,7 @@ correction of old data that never reached a store."""
 
 def served_facts(ledger: Ledger, view: FeatureView, store: str) -> ServedFacts:
     """What the ledger knows of a view in a store."""
-    deployed = [one.deployed_at for one in ledger.deployments() if view.key in one.views]
-    since = max(view.begin, min(deployed, default=view.begin))
+    since = max(view.begin, ledger.first_deployed(view.key) or view.begin)
     if view.online is OnlineTier.NONE:
         return ServedFacts(store=None, newest_event=newest_event(ledger.active_batches(view.key)), expected_since=since)
     served = ledger.active_batches(view.key, at_position=ledger.synced_position(view.key, store))

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from feature_platform.declaration import FeatureRegistry
-from feature_platform.domain.feature_view import FeatureView, LatePolicy, OnlineTier, Source
-from feature_platform.domain.late_data import Lags, LateScan, LateState, LateView, adjacent
+from feature_platform.domain.feature_view import FeatureView, LatePolicy, Source
+from feature_platform.domain.late_data import Lags, LateScan, LateState, LateView
+from feature_platform.domain.windows import adjacent
 from feature_platform.orchestration import keys
 from feature_platform.orchestration.failing import dagster_failures
-from feature_platform.orchestration.timetable import PARTITIONS_PER_RUN, range_tags
+from feature_platform.orchestration.requests import assets_of, request_range
+from feature_platform.orchestration.timetable import PARTITIONS_PER_RUN
 from feature_platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -91,11 +93,10 @@ def build_look_sensor(settings: Settings, registry: FeatureRegistry, job: dg.Job
 def build_recompute_sensor(settings: Settings, registry: FeatureRegistry) -> dg.SensorDefinition:
     """A sensor that asks for runs of exactly the late partitions, as ranges, by each view's policy."""
     views = tuple(registry.views.values())
-    online = [keys.online_key(view) for view in views if view.online is OnlineTier.VALKEY]
 
     @dg.sensor(
         name=RECOMPUTE_SENSOR,
-        asset_selection=dg.AssetSelection.assets(*map(keys.view_key, views), *online),
+        asset_selection=dg.AssetSelection.assets(*assets_of(views)),
         minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Asks for the partitions that late rows concern, by the policy of their view.",
@@ -118,21 +119,9 @@ def run_requests(view: FeatureView, entry: "LateEntry") -> Iterator[dg.RunReques
     """One run per unbroken range of late partitions."""
     found = {late.partition: late.found_seq for late in entry.partitions}
     holds = view.late_data.policy is LatePolicy.VERSION
-    held = {keys.HOLD_TAG: "true"} if holds else {}
     for span in adjacent(found, at_most=PARTITIONS_PER_RUN[view.grain]):
         newest = max(found[partition] for partition in span)
-        yield dg.RunRequest(
-            run_key=f"{view.key} {span[0].key} {span[-1].key} {newest}",
-            asset_selection=_selection(view, holds=holds),
-            partition_key=span[0].key if len(span) == 1 else None,
-            tags={keys.PRIORITY_TAG: keys.LATE_PRIORITY, **range_tags(span), **held},
-        )
-
-
-def _selection(view: FeatureView, *, holds: bool) -> list[dg.AssetKey]:
-    """What is held is not served."""
-    served = view.online is OnlineTier.VALKEY and not holds
-    return [keys.view_key(view), *([keys.online_key(view)] if served else [])]
+        yield request_range(view, span, run_key=str(newest), holds=holds)
 
 
 def observations(scan: LateScan, source: Source, registry: FeatureRegistry) -> Iterator[dg.AssetObservation]:

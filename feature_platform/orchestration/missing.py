@@ -7,20 +7,18 @@ schedule only, and a run that failed before it opened a batch is not begun again
 
 # no `from __future__ import annotations` here: Dagster compares the annotation of `context` with its class
 
-from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from feature_platform.declaration import FeatureRegistry
-from feature_platform.domain.feature_view import FeatureView, OnlineTier
-from feature_platform.domain.late_data import adjacent
-from feature_platform.domain.windows import Partition
+from feature_platform.domain.windows import adjacent
 from feature_platform.orchestration import keys
+from feature_platform.orchestration.requests import assets_of, request_range
 from feature_platform.orchestration.schedules import timetables
-from feature_platform.orchestration.timetable import PARTITIONS_PER_RUN, range_tags
+from feature_platform.orchestration.timetable import PARTITIONS_PER_RUN
 from feature_platform.settings import Settings
 
 SENSOR = "compute_missing_partitions"
@@ -32,11 +30,10 @@ _SECONDS_BETWEEN_LOOKS = 60
 def build_missing_sensor(settings: Settings, registry: FeatureRegistry) -> dg.SensorDefinition:
     """A sensor that asks for runs of exactly the missing partitions, as ranges."""
     views = tuple(registry.views.values())
-    online = [keys.online_key(view) for view in views if view.online is OnlineTier.VALKEY]
 
     @dg.sensor(
         name=SENSOR,
-        asset_selection=dg.AssetSelection.assets(*map(keys.view_key, views), *online),
+        asset_selection=dg.AssetSelection.assets(*assets_of(views)),
         minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Asks for partitions that came due and that no run has begun, when their sources are there.",
@@ -61,25 +58,16 @@ def build_missing_sensor(settings: Settings, registry: FeatureRegistry) -> dg.Se
                 ready = [one for one in missing if one.end <= loaded]
                 if len(ready) < len(missing):
                     waiting.append(f"{view.key}: {len(missing) - len(ready)} partition(s) wait for their sources")
-                requests += run_requests(view, ready, now=now)
+                # no other for the same range within the hour
+                requests += [
+                    request_range(view, span, run_key=f"{now:%Y-%m-%dT%H}")
+                    for span in adjacent(ready, at_most=PARTITIONS_PER_RUN[view.grain])
+                ]
         if requests:
             return dg.SensorResult(run_requests=requests)
         return dg.SkipReason("; ".join(waiting) or "nothing that came due is missing")
 
     return compute_missing
-
-
-def run_requests(view: FeatureView, missing: Sequence[Partition], *, now: datetime) -> Iterator[dg.RunRequest]:
-    """One run per unbroken range of missing partitions, and no other for the same range within the hour."""
-    served = [keys.online_key(view)] if view.online is OnlineTier.VALKEY else []
-    for span in adjacent(missing, at_most=PARTITIONS_PER_RUN[view.grain]):
-        yield dg.RunRequest(
-            run_key=f"{view.key} {span[0].key} {span[-1].key} {now:%Y-%m-%dT%H}",
-            asset_selection=[keys.view_key(view), *served],
-            partition_key=span[0].key if len(span) == 1 else None,
-            # what is due now does not wait for what was missed
-            tags={keys.PRIORITY_TAG: keys.LATE_PRIORITY, **range_tags(span)},
-        )
 
 
 def _left_alone(instance: dg.DagsterInstance, registry: FeatureRegistry) -> dict[str, str]:

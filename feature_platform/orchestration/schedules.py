@@ -7,16 +7,18 @@ or repeated evaluation asks for the same.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from feature_platform.declaration import FeatureRegistry
-from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.domain.due import due_partition
+from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.windows import Grain
 from feature_platform.orchestration import keys, timetable
+from feature_platform.orchestration.requests import assets_of
 
 _ADVERBS = {Grain.HOUR: "hourly", Grain.DAY: "daily", Grain.MONTH: "monthly"}
 
@@ -53,15 +55,10 @@ def build_schedules(registry: FeatureRegistry) -> tuple[dg.ScheduleDefinition, .
     return tuple(_build_schedule(timetable) for timetable in timetables(registry))
 
 
-def _selection(views: Sequence[FeatureView]) -> list[dg.AssetKey]:
-    online = [keys.online_key(view) for view in views if view.online is OnlineTier.VALKEY]
-    return [*(keys.view_key(view) for view in views), *online]
-
-
 def _build_schedule(table: Timetable) -> dg.ScheduleDefinition:
     job = dg.define_asset_job(
         table.name,
-        selection=dg.AssetSelection.assets(*_selection(table.views)),
+        selection=dg.AssetSelection.assets(*assets_of(table.views)),
         tags={keys.PRIORITY_TAG: keys.SCHEDULED_PRIORITY},
         description=f"Computes, audits, publishes and serves: {', '.join(view.key for view in table.views)}.",
     )
@@ -76,13 +73,13 @@ def _build_schedule(table: Timetable) -> dg.ScheduleDefinition:
     )
     def due(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         at = context.scheduled_execution_time.astimezone(UTC)
-        partition = timetable.due_partition(at, table.grain, table.delay)
-        views = [view for view in table.views if timetable.due_partition_of(view, at) is not None]
+        partition = due_partition(at, table.grain, table.delay)
+        views = [view for view in table.views if view.begin <= partition.start]
         if not views:
             yield dg.SkipReason(f"no view begins by {partition.start.isoformat()}")
             return
         yield dg.RunRequest(
-            run_key=f"{table.name}:{partition.key}", partition_key=partition.key, asset_selection=_selection(views)
+            run_key=f"{table.name}:{partition.key}", partition_key=partition.key, asset_selection=assets_of(views)
         )
 
     return due

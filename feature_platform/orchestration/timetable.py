@@ -1,25 +1,21 @@
-"""When partitions are due, and how Dagster names them. Pure; the only Dagster here is its partition definitions.
+"""How Dagster names partitions and is told when they are due. Pure; the only Dagster here is its partitions.
 
-Rule: a partition is due when it has ended and the view's `availability_delay` has passed, in UTC. Everything follows
-from those two: the cron line of the schedule and the partition a tick asks for.
+Rule: the cron line of a schedule ticks when a partition becomes due (`domain.due`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import dagster as dg
 
-from feature_platform.domain.feature_view import FeatureView
-from feature_platform.domain.windows import Grain, Partition, aware_utc, floor, partition_starting
+from feature_platform.domain.windows import Grain, aware_utc, floor, partition_starting
 from feature_platform.errors import ConfigurationError
 
 PARTITIONS_PER_RUN = {Grain.HOUR: 31 * 24, Grain.DAY: 150, Grain.MONTH: 36}
 """How many partitions of a backfill one run computes and publishes together. A run costs some 15 s of CPU in imports
 (Dagster, dbt, Great Expectations) and 0.05 s a partition; but a chunk with one bad partition publishes nothing."""
 
-RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 _KEY_FORMAT = "%Y-%m-%d"
 _MINUTE = timedelta(minutes=1)
 
@@ -35,11 +31,6 @@ def partitions_definition(grain: Grain, begin: datetime) -> dg.TimeWindowPartiti
     if grain is Grain.DAY:
         return dg.DailyPartitionsDefinition(start_date=start, timezone="UTC")
     return dg.MonthlyPartitionsDefinition(start_date=start, timezone="UTC")
-
-
-def range_tags(span: Sequence[Partition]) -> dict[str, str]:
-    """The tags of a run of several adjacent partitions; none for one, which is the run's partition key."""
-    return {} if len(span) == 1 else dict(zip(RANGE_TAGS, (span[0].key, span[-1].key), strict=True))
 
 
 def backfill_policy(grain: Grain) -> dg.BackfillPolicy:
@@ -72,15 +63,3 @@ def cron_line(grain: Grain, delay: timedelta) -> str:
             allowed="less than 28 days",
         )
     return f"{minute} {hour} {days + 1} * *"
-
-
-def due_partition(at: datetime, grain: Grain, delay: timedelta) -> Partition:
-    """The newest partition that is due at an instant."""
-    end = floor(aware_utc(at) - delay, grain)
-    return partition_starting(floor(end - timedelta(microseconds=1), grain), grain)
-
-
-def due_partition_of(view: FeatureView, at: datetime) -> Partition | None:
-    """The newest partition of the view that is due at an instant; None before its first."""
-    due = due_partition(at, view.grain, view.availability_delay)
-    return due if due.start >= view.begin else None

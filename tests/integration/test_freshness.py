@@ -16,6 +16,7 @@ from views import view_with
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.batch import CheckOutcome, Measured
+from feature_platform.domain.due import due_partition
 from feature_platform.domain.feature_view import FeatureView, FreshnessSla, OnlineTier, Owner, Source
 from feature_platform.domain.windows import Grain, partition_starting, partitions_between
 from feature_platform.ledger import Ledger
@@ -28,7 +29,7 @@ from feature_platform.observability import (
     judge_freshness,
     watch,
 )
-from feature_platform.orchestration.timetable import due_partition, partitions_definition
+from feature_platform.orchestration.timetable import partitions_definition
 
 LOG = logging.getLogger("test_freshness")
 DAY = timedelta(days=1)

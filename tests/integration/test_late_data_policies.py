@@ -26,7 +26,7 @@ from feature_platform.orchestration.late_data import (
     build_look_sensor,
     build_recompute_sensor,
 )
-from feature_platform.orchestration.timetable import RANGE_TAGS
+from feature_platform.orchestration.requests import RANGE_TAGS
 from feature_platform.settings import PREFIX
 
 LOG = logging.getLogger("test_late_data_policies")

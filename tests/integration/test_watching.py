@@ -49,8 +49,9 @@ from feature_platform.observability import (
 )
 from feature_platform.orchestration import keys
 from feature_platform.orchestration.missing import ASKED_AFTER, build_missing_sensor
+from feature_platform.orchestration.requests import RANGE_TAGS
 from feature_platform.orchestration.sensors import find_elsewhere
-from feature_platform.orchestration.timetable import RANGE_TAGS, partitions_definition
+from feature_platform.orchestration.timetable import partitions_definition
 from feature_platform.orchestration.watching_automation import find_dead_automation
 from feature_platform.orchestration.watching_runs import find_failed_runs, find_stuck_runs
 from feature_platform.settings import Settings

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feature_platform.domain.due import due_partition
 from feature_platform.domain.windows import Grain, parse_partition_key
 from feature_platform.errors import ConfigurationError
-from feature_platform.orchestration.timetable import cron_line, due_partition, partitions_definition
+from feature_platform.orchestration.timetable import cron_line, partitions_definition
 
 
 def at(text: str) -> datetime:

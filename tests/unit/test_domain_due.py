@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feature_platform.domain.due import came_due
 from feature_platform.domain.windows import Grain, floor, partition_starting, partitions_between
-from feature_platform.observability.missing import came_due
 
 INSTANTS = st.datetimes(datetime(2024, 2, 1), datetime(2024, 5, 1), timezones=st.just(UTC))  # noqa: DTZ001
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from feature_platform.domain.quality_rules import QualityRules
 from feature_platform.domain.retention import Retention
-from feature_platform.domain.types import FeatureType
+from feature_platform.domain.types import ColumnType, FeatureType, usual_bytes
 from feature_platform.domain.windows import Grain
 
 EVENT_TIMESTAMP = "event_timestamp"
@@ -146,3 +146,9 @@ class FeatureView:
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features, in declared order."""
         return tuple(column.name for column in self.features)
+
+    @property
+    def row_bytes(self) -> int:
+        """About how many bytes a row takes in memory: what is read or written at once is bounded by it."""
+        types = (ColumnType.TIMESTAMPTZ, *(column.type for column in (*self.entities, *self.features)))
+        return sum(map(usual_bytes, types))

@@ -124,6 +124,19 @@ ENTITY_TYPES = frozenset({ColumnType.BOOLEAN, *INTEGER_TYPES, ColumnType.VARCHAR
 ELEMENT_TYPES = frozenset({*INTEGER_TYPES, ColumnType.FLOAT, ColumnType.DOUBLE})
 """Types the elements of a list may have."""
 
+_BYTES: dict[FeatureType, int] = {
+    **{type_: bits // 8 for type_, bits in (_SIGNED | _UNSIGNED).items()},
+    ColumnType.BOOLEAN: 1,
+    ColumnType.FLOAT: 4,
+    ColumnType.DATE: 4,
+    ColumnType.DOUBLE: 8,
+    ColumnType.TIMESTAMPTZ: 8,
+    ColumnType.VARCHAR: 16,
+    ColumnType.BLOB: 256,
+}
+_DECIMAL_BYTES = 16
+_LIST_LENGTH = 256
+
 _DECIMAL = re.compile(r"(?:DECIMAL|NUMERIC)\s*\(\s*(\d{1,2})\s*(?:,\s*(\d{1,2})\s*)?\)")
 _LIST = re.compile(r"([A-Z0-9]+)\s*\[\s*(\d{0,5})\s*\]")
 
@@ -148,6 +161,19 @@ def parse_column_type(name: str) -> FeatureType | None:
             return None
         return ListType(element, length)
     return _simple(canonical)
+
+
+def usual_bytes(type_: FeatureType) -> int:
+    """About how many bytes a value takes in memory: exact for numbers, a guess where the type sets no length.
+
+    >>> usual_bytes(ColumnType.DOUBLE), usual_bytes(ListType(ColumnType.FLOAT, 768)), usual_bytes(ColumnType.VARCHAR)
+    (8, 3072, 16)
+    """
+    if isinstance(type_, DecimalType):
+        return _DECIMAL_BYTES
+    if isinstance(type_, ListType):
+        return _BYTES[type_.element] * (type_.length or _LIST_LENGTH)
+    return _BYTES[type_]
 
 
 def in_lake(type_: FeatureType) -> FeatureType:

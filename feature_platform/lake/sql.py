@@ -22,6 +22,8 @@ SERVING_SCHEMA = "serving"
 PUSHED_SCHEMA = "pushed"
 SCHEMAS = (SOURCES_SCHEMA, STAGING_SCHEMA, BATCHES_SCHEMA, SERVING_SCHEMA, PUSHED_SCHEMA)
 
+ROW_GROUP_OPTION = "parquet_row_group_size"
+
 BATCH_ID = "_batch_id"
 PARTITION_START = "_partition_start"
 
@@ -32,6 +34,12 @@ _PARTITIONING = {
     Grain.DAY: ("year", "month"),
     Grain.MONTH: ("year",),
 }
+
+
+# whoever reads a row group holds its columns, a thread each: 122,880 embeddings would be hundreds of megabytes
+_GROUP_BYTES = 32 << 20
+_GROUP_ROWS = 122_880
+_VECTOR_ROWS = 2_048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +119,29 @@ def build_create_table(view: FeatureView) -> tuple[str, ...]:
         f"create table {batches_table(view)} ({columns})",
         f"alter table {batches_table(view)} set partitioned by ({partitioning(view.grain)})",
     )
+
+
+def rows_per_group(view: FeatureView) -> int:
+    """How many rows a row group of the view's files has: DuckDB's own number, or fewer where rows are wide.
+
+    A multiple of DuckDB's vectors.
+    """
+    rows = min(_GROUP_ROWS, _GROUP_BYTES // view.row_bytes)
+    return max(_VECTOR_ROWS, rows - rows % _VECTOR_ROWS)
+
+
+def build_row_group_option(view: FeatureView, existing: Mapping[str, str]) -> tuple[str, ...]:
+    """The statement that sets how many rows a row group of the view's table has; none if that is so already.
+
+    Args:
+        view: the view. Its table was committed before: DuckLake takes no options of tables of the same transaction.
+        existing: the option as it is, for each table that has it.
+    """
+    rows = rows_per_group(view)
+    if int(existing.get(view.table, _GROUP_ROWS)) == rows:
+        return ()
+    named = f"schema => {quote_literal(BATCHES_SCHEMA)}, table_name => {quote_literal(view.table)}"
+    return (f"call lake.set_option('{ROW_GROUP_OPTION}', {rows}, {named})",)
 
 
 def partition_keys(grain: Grain) -> int:

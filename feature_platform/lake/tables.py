@@ -41,6 +41,16 @@ def read_columns(lake: duckdb.DuckDBPyConnection, schema: str) -> dict[str, dict
     return tables
 
 
+def read_row_groups(lake: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """How many rows a row group of each physical table has, where that is set."""
+    rows = lake.execute(
+        "select scope_entry, value from lake.options() where option_name = ? and scope = 'TABLE'",
+        [sql.ROW_GROUP_OPTION],
+    ).fetchall()
+    prefix = f"{sql.BATCHES_SCHEMA}."
+    return {entry.removeprefix(prefix): value for entry, value in rows if entry.startswith(prefix)}
+
+
 def create_schemas(lake: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
     """Create the schemas that are missing; their names."""
     rows = lake.execute("select schema_name from duckdb_schemas() where database_name = 'lake'").fetchall()
@@ -76,11 +86,14 @@ def find_misfits(views: Mapping[str, FeatureView], existing: Mapping[str, Mappin
 
 
 def plan_tables(
-    views: Mapping[str, FeatureView], existing: Mapping[str, Mapping[str, str]]
+    views: Mapping[str, FeatureView], existing: Mapping[str, Mapping[str, str]], row_groups: Mapping[str, str]
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """What to run so that each view has its table: (what it does, statements). Nothing for tables that fit.
 
-    The views must fit (`find_misfits`).
+    Args:
+        views: the declared views. They must fit (`find_misfits`).
+        existing: the columns of each physical table, as `read_columns` returns them.
+        row_groups: as `read_row_groups` returns them.
     """
     plan: list[tuple[str, tuple[str, ...]]] = []
     for view in views.values():
@@ -89,4 +102,6 @@ def plan_tables(
             plan.append((f"create table batches.{view.table}", sql.build_create_table(view)))
         elif added := [name for name in view.feature_names if name not in columns]:
             plan.append((f"add {', '.join(added)} to batches.{view.table}", sql.build_add_columns(view, columns)))
+        if option := sql.build_row_group_option(view, row_groups):
+            plan.append((f"write batches.{view.table} in groups of {sql.rows_per_group(view):,} rows", option))
     return tuple(plan)

@@ -183,7 +183,8 @@ def _publish(settings: Settings, registry: FeatureRegistry) -> StoreUnavailableE
 def _deploy_lake(lake: duckdb.DuckDBPyConnection, registry: FeatureRegistry) -> Iterator[str]:
     """Schemas and physical tables."""
     written = with_canary(registry) if is_served(registry) else registry
-    plan = tables.plan_tables(written.views, tables.read_columns(lake, sql.BATCHES_SCHEMA))
+    columns, row_groups = tables.read_columns(lake, sql.BATCHES_SCHEMA), tables.read_row_groups(lake)
+    plan = tables.plan_tables(written.views, columns, row_groups)
     for name in tables.create_schemas(lake):
         yield f"create schema {name}"
     log = log_tables.plan_tables(tables.read_columns(lake, sql.SERVING_SCHEMA))

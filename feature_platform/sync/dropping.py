@@ -11,8 +11,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
 
-import pyarrow as pa
-
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.feature_view import Column
 from feature_platform.domain.types import parse_column_type
@@ -20,6 +18,7 @@ from feature_platform.errors import RequestError, UnknownNameError, chosen_from
 from feature_platform.lake import connect
 from feature_platform.lake.failures import lake_errors
 from feature_platform.lake.sql import BATCHES_SCHEMA, PUSHED_SCHEMA, qualified
+from feature_platform.lake.streaming import record_batches
 from feature_platform.ledger import Ledger
 from feature_platform.online import keys
 from feature_platform.online.writable import WritableStore, open_store
@@ -142,8 +141,7 @@ def _known_keys(settings: Settings, view: _Deployed) -> Iterator[list[bytes]]:
             return
         tables = [f"select {typed(view.entities)} from {qualified(schema, view.table)}" for (schema,) in schemas]
         found = lake.execute(f"select distinct * from ({' union all '.join(tables)})")
-        batch: pa.RecordBatch
-        for batch in found.to_arrow_reader(KEYS_PER_CALL):
+        for batch in record_batches(found, KEYS_PER_CALL):
             names = row_keys(view.key, view.entities, batch).to_pylist()
             for first in range(0, len(names), KEYS_PER_CALL):
                 yield names[first : first + KEYS_PER_CALL]

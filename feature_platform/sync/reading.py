@@ -16,11 +16,15 @@ import pyarrow as pa
 
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.errors import NotDeployedError
+from feature_platform.lake.streaming import record_batches
 from feature_platform.sync import plan as plans
 
 ROWS_PER_BATCH: Final = 10_000
-HASHES_AT_ONCE: Final = 5_000_000
-"""40 MB of them."""
+BATCH_BYTES: Final = 1_250_000
+"""A batch has at most so many rows, and about so many bytes: a few are there at a time, each in several forms (Arrow,
+values, commands)."""
+HASHES_AT_ONCE: Final = 1_000_000
+"""8 MB of them; for each further million the key columns are read once more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +71,7 @@ def has_distinct_entities(lake: duckdb.DuckDBPyConnection, view: FeatureView, ne
     for part in range(parts):
         hashed = run(lake, view, plans.key_hashes(view, newest.batch, part=part, parts=parts))
         count = 0
-        for batch in hashed.to_arrow_reader(ROWS_PER_BATCH):
+        for batch in record_batches(hashed, ROWS_PER_BATCH):
             if count + batch.num_rows > len(hashes):
                 hashes = np.concatenate((hashes, np.empty(len(hashes) + batch.num_rows, dtype=np.uint64)))
             hashes[count : count + batch.num_rows] = batch.column(0).to_numpy()
@@ -137,8 +141,12 @@ def _lines(rows: pa.RecordBatch) -> range | None:
 
 def stream(lake: duckdb.DuckDBPyConnection, view: FeatureView, statement: plans.Statement) -> Iterator[pa.RecordBatch]:
     """The rows of a statement, never all at once."""
-    reader = run(lake, view, statement).to_arrow_reader(ROWS_PER_BATCH)
-    yield from (batch for batch in reader if batch.num_rows)
+    yield from record_batches(run(lake, view, statement), rows_per_batch(view))
+
+
+def rows_per_batch(view: FeatureView) -> int:
+    """How many rows of a view are read at a time: fewer where rows are wide."""
+    return max(1, min(ROWS_PER_BATCH, BATCH_BYTES // view.row_bytes))
 
 
 def run(lake: duckdb.DuckDBPyConnection, view: FeatureView, statement: plans.Statement) -> Any:

@@ -21,6 +21,7 @@ from feature_platform.domain.feature_view import FeatureView, OnlineTier
 from feature_platform.domain.serving_history import Asked, Sighting
 from feature_platform.errors import (
     LedgerConflictError,
+    MemoryLimitError,
     RequestError,
     StoreChangedError,
 )
@@ -43,10 +44,12 @@ from feature_platform.sync.writing import TIMEOUT_SECONDS, Writers, open_writer
 
 MAX_PLANS: Final = 5
 """How often a sync plans again when the store changes under it before it gives up."""
-LAKE_MEMORY: Final = "128MB"
-"""What DuckDB may hold of a sync's own connection; joins that need more are spilled to disk."""
-LAKE_THREADS: Final = 2
-"""What DuckDB needs grows with its threads, and two read faster than a server takes rows."""
+LAKE_MEMORY: Final = "96MB"
+"""What DuckDB may hold of a sync's own connection; joins that need more are spilled to disk. Where it cannot do with
+that (row groups of wide rows in files that were written in larger ones), the sync begins again with what the settings
+allow."""
+LAKE_THREADS: Final = 1
+"""What DuckDB needs grows with its threads, and one reads faster than a server takes rows."""
 
 Progress = Callable[[int, int], None]
 """Called with the entities sent so far and the entities to assert."""
@@ -81,6 +84,7 @@ def sync(
         LedgerConflictError: the store is further than this ledger: another ledger wrote to it.
         StoreChangedError: the store kept losing its data while it was written.
         StoreUnavailableError: it cannot be reached.
+        MemoryLimitError: DuckDB cannot read the view with the memory that the settings allow.
         ClockSkewError: this machine's clock, by which rows are dead or alive, is wrong.
     """
     view = registry.view(view) if isinstance(view, str) else view
@@ -95,14 +99,23 @@ def sync(
     ):
         ledger.check_clock()
         resumed: SyncResult | None = None
+        memory = LAKE_MEMORY
         for _ in range(MAX_PLANS):
             # first of all: a store that loses its data from here on refuses to advance, so its documents are safe, too
             asked = ledger.ask()
             begun = online.begin(view.key)
             ensure_published(online, registry, view)
             pushes = replay(online, ledger, view, store) if view.push else None
-            attempt = _Attempt(settings, view, store, ledger, online, run_id=run_id, lake=lake, progress=progress)
-            result = attempt.run(begun, asked, rebuild=rebuild, pushes=pushes)
+            attempt = _Attempt(
+                settings, view, store, ledger, online, run_id=run_id, lake=lake, memory=memory, progress=progress
+            )
+            try:
+                result = attempt.run(begun, asked, rebuild=rebuild, pushes=pushes)
+            except MemoryLimitError:
+                if lake is not None or memory == settings.duckdb_memory:
+                    raise
+                memory = settings.duckdb_memory
+                continue
             if result is not None:
                 result = and_then(resumed, result)
                 if not attempt.resumes or ledger.head(view.key) == result.to_position:
@@ -127,6 +140,7 @@ class _Attempt:
         *,
         run_id: str,
         lake: duckdb.DuckDBPyConnection | None,
+        memory: str,
         progress: Progress | None,
     ) -> None:
         self._settings = settings
@@ -136,6 +150,7 @@ class _Attempt:
         self._online = online
         self._run_id = run_id
         self._lake = lake
+        self._memory = memory
         self._progress = progress
         self._started = time.monotonic()
         self._layout = Layout.of((column.name, column.type) for column in view.features)
@@ -224,7 +239,7 @@ class _Attempt:
             yield self._lake
             return
         with closing(connect(self._settings, read_only=True, threads=LAKE_THREADS)) as lake:
-            lake.execute(f"set memory_limit = '{LAKE_MEMORY}'")
+            lake.execute(f"set memory_limit = '{self._memory}'")
             yield lake
 
     def _plan(self, part: PositionPart, head: int, active: tuple[PublishedBatch, ...]) -> plans.SyncPlan:

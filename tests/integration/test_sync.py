@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 from offline_platform import Platform, declare, measured, registry_of
 
+from feature_platform import lake
 from feature_platform.domain.feature_view import Column, OnlineTier
 from feature_platform.domain.retention import Fate
-from feature_platform.domain.types import ColumnType
+from feature_platform.domain.types import ColumnType, ListType
 from feature_platform.domain.windows import Grain, Partition
 from feature_platform.errors import (
     BatchRejectedError,
     LedgerConflictError,
+    MemoryLimitError,
     NotDeployedError,
     RequestError,
     StoreChangedError,
@@ -204,8 +206,6 @@ def sync_until_killed(settings: Settings, after: int) -> None:
 
 def test_a_killed_sync_is_resumed_at_the_chunk(platform, run, settings, client, monkeypatch) -> None:
     """The next sync writes what is left of the plan, and then what was published meanwhile."""
-    from feature_platform import lake
-
     count = 80_000
     with Ledger.connect(settings.ledger_url) as ledger, lake.connect(settings) as connection:
         partition = Partition(start=MARCH + DAY, end=MARCH + 2 * DAY, grain=Grain.DAY)
@@ -422,6 +422,28 @@ def test_large_syncs_are_streamed_with_progress(platform, run, client, monkeypat
     assert run(progress=lambda done, total: seen.append((done, total))).written == 9001
     assert len(seen) > 2 and seen[-1] == (9001, 9001)
     assert read(client, "c0", "c8999", "UA") == [0.0, 8999.0, 1.0]
+
+
+def test_rows_that_are_wider_than_the_usual_memory_are_sent_too(platform, client, settings) -> None:
+    wide = declare("wide", entities={"id": ColumnType.BIGINT}, features={"e": ListType(ColumnType.FLOAT, 2000)})
+    platform = dataclasses.replace(platform, registry=registry_of(wide))
+    platform.deploy()
+    batch_id = platform.open(wide, MARCH, [(20_000, MARCH + DAY, [0.0] * 2000)])
+    # a file of before deploy kept row groups small: one group of 160 MB
+    with lake.connect(dataclasses.replace(settings, duckdb_memory="1GB")) as connection:
+        connection.execute(
+            "insert into batches.wide_v1 select i, ?,"
+            " [(hash(i, k) % 1000003)::float for k in range(2000)], ?, ? from range(20000) r(i)",
+            [MARCH + DAY, batch_id, MARCH],
+        )
+    platform.publish(batch_id)
+    allowing = dataclasses.replace(settings, duckdb_memory="700MB")
+    assert sync(allowing, platform.registry, wide, run_id="run").written == 20_001
+    (answer,) = client.get_online_features("wide:e", [{"id": 19_999}])
+    assert len(answer.values["e"]) == 2000
+    little = dataclasses.replace(settings, duckdb_memory="100MB")
+    with pytest.raises(MemoryLimitError, match="reading wide@1 for the online store"):
+        sync(little, platform.registry, wide, run_id="run", rebuild=True)
 
 
 def test_values_no_client_could_read_are_refused(platform, run) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_platform.domain.feature_view import Column
-from feature_platform.domain.types import ColumnType
+from feature_platform.domain.feature_view import Column, FeatureView
+from feature_platform.domain.types import ColumnType, ListType
 from feature_platform.domain.windows import Grain
 from feature_platform.lake import sql
 from feature_platform.lake.tables import find_misfits, plan_tables
@@ -36,6 +36,10 @@ class View:
     @property
     def feature_names(self):
         return tuple(column.name for column in self.features)
+
+    @property
+    def row_bytes(self):
+        return FeatureView.row_bytes.fget(self)
 
 
 DEPLOYED = {
@@ -68,16 +72,29 @@ def test_created_table():
 
 
 def test_table_that_fits_needs_nothing():
-    assert plan_tables({"v": View()}, {"user_activity_v1": DEPLOYED}) == ()
+    assert plan_tables({"v": View()}, {"user_activity_v1": DEPLOYED}, {}) == ()
 
 
 def test_new_features_are_appended():
     view = View(features=(*View().features, MORE))
-    ((action, statements),) = plan_tables({"v": view}, {"user_activity_v1": DEPLOYED})
+    ((action, statements),) = plan_tables({"v": view}, {"user_activity_v1": DEPLOYED}, {})
     assert action == "add amount to batches.user_activity_v1"
     assert statements == ('alter table "lake"."batches"."user_activity_v1" add column "amount" DOUBLE',)
     # as the table then is: appended behind the platform's own columns
-    assert plan_tables({"v": view}, {"user_activity_v1": DEPLOYED | {"amount": "DOUBLE"}}) == ()
+    assert plan_tables({"v": view}, {"user_activity_v1": DEPLOYED | {"amount": "DOUBLE"}}, {}) == ()
+
+
+def test_wide_rows_are_written_in_smaller_groups():
+    view = View(features=(Column(name="clicks", type=ListType(ColumnType.FLOAT, 768)),))
+    table = {"user_activity_v1": DEPLOYED | {"clicks": "FLOAT[]"}}
+    ((action, (statement,)),) = plan_tables({"v": view}, table, {})
+    assert action == "write batches.user_activity_v1 in groups of 10,240 rows"
+    assert "'parquet_row_group_size', 10240, schema => 'batches', table_name => 'user_activity_v1'" in statement
+    assert plan_tables({"v": view}, table, {"user_activity_v1": "10240"}) == ()
+    assert [action for action, _ in plan_tables({"v": view}, {}, {})] == [
+        "create table batches.user_activity_v1",
+        action,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -121,12 +121,12 @@ def build_create_table(view: FeatureView) -> tuple[str, ...]:
     )
 
 
-def rows_per_group(view: FeatureView) -> int:
-    """How many rows a row group of the view's files has: DuckDB's own number, or fewer where rows are wide.
+def rows_per_group(row_bytes: int) -> int:
+    """How many rows a row group of a file has: DuckDB's own number, or fewer where rows take many bytes.
 
     A multiple of DuckDB's vectors.
     """
-    rows = min(_GROUP_ROWS, _GROUP_BYTES // view.row_bytes)
+    rows = min(_GROUP_ROWS, _GROUP_BYTES // row_bytes)
     return max(_VECTOR_ROWS, rows - rows % _VECTOR_ROWS)
 
 
@@ -137,7 +137,7 @@ def build_row_group_option(view: FeatureView, existing: Mapping[str, str]) -> tu
         view: the view. Its table was committed before: DuckLake takes no options of tables of the same transaction.
         existing: the option as it is, for each table that has it.
     """
-    rows = rows_per_group(view)
+    rows = rows_per_group(view.row_bytes)
     if int(existing.get(view.table, _GROUP_ROWS)) == rows:
         return ()
     named = f"schema => {quote_literal(BATCHES_SCHEMA)}, table_name => {quote_literal(view.table)}"

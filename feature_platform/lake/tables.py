@@ -103,5 +103,7 @@ def plan_tables(
         elif added := [name for name in view.feature_names if name not in columns]:
             plan.append((f"add {', '.join(added)} to batches.{view.table}", sql.build_add_columns(view, columns)))
         if option := sql.build_row_group_option(view, row_groups):
-            plan.append((f"write batches.{view.table} in groups of {sql.rows_per_group(view):,} rows", option))
+            plan.append(
+                (f"write batches.{view.table} in groups of {sql.rows_per_group(view.row_bytes):,} rows", option)
+            )
     return tuple(plan)

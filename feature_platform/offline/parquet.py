@@ -9,30 +9,50 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import duckdb
 
+from feature_platform.domain.types import FeatureType, usual_bytes
 from feature_platform.lake.sql import quote_identifier as quote
-from feature_platform.lake.sql import quote_literal
+from feature_platform.lake.sql import quote_literal, rows_per_group
 
-WRITER: Final[Mapping[str, Any]] = {
+_WRITER: Final[Mapping[str, Any]] = {
     "format": "parquet",
     "parquet_version": "v1",
     "compression": "zstd",
     "compression_level": 3,
-    "row_group_size": 122_880,
 }
+_LABEL_BYTES: Final = 32
+
+
+def writer_for(types: Iterable[FeatureType]) -> Mapping[str, Any]:
+    """The writer's settings for labels and features of these types: the wider the rows, the fewer in a row group."""
+    return {**_WRITER, "row_group_size": rows_per_group(_LABEL_BYTES + sum(map(usual_bytes, types)))}
 
 
 def copy_to_parquet(
-    connection: duckdb.DuckDBPyConnection, select: str, path: Path, parameters: Mapping[str, Any] | None = None
+    connection: duckdb.DuckDBPyConnection,
+    select: str,
+    path: Path,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    writer: Mapping[str, Any] | None = None,
 ) -> None:
-    """Stream an ordered select to a new file."""
-    options = ", ".join(f"{name} {quote_literal(v) if isinstance(v, str) else v}" for name, v in WRITER.items())
+    """Stream an ordered select to a new file.
+
+    Args:
+        connection: runs it.
+        select: an ordered select.
+        path: the file.
+        parameters: of the select.
+        writer: the writer's settings (`writer_for`; default: those for narrow rows).
+    """
+    settings = writer_for(()) if writer is None else writer
+    options = ", ".join(f"{name} {quote_literal(v) if isinstance(v, str) else v}" for name, v in settings.items())
     connection.execute(f"copy ({select}) to {quote_literal(str(path))} ({options})", dict(parameters or {}))
 
 

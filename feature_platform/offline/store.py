@@ -38,6 +38,7 @@ from feature_platform.offline.browse import check_deployed, create_feature_views
 from feature_platform.offline.labels import load_labels
 from feature_platform.offline.outages import excluded_labels
 from feature_platform.offline.output import name_origins, name_output, training_set_sql
+from feature_platform.offline.parquet import writer_for
 from feature_platform.offline.question import Evidence, Question
 from feature_platform.offline.sets.doors import TrainingSetDoors
 from feature_platform.offline.training_set import HistoricalFeatures, TrainingSetFacts
@@ -163,6 +164,12 @@ class FeatureStore(TrainingSetDoors):
                 excluded=excluded,
                 label_columns=labels.columns,
                 features=features,
+                writer=writer_for(
+                    column.type
+                    for selection, view in zip(selections, views, strict=True)
+                    for column in view.features
+                    if column.name in selection.features
+                ),
                 plans={key: answer.plans for key, answer in answers.items()},
                 batches={key: len(answer.used) for key, answer in answers.items()},
                 used={key: answer.used for key, answer in answers.items()},

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import duckdb
 import pyarrow as pa
@@ -47,6 +47,8 @@ class TrainingSetFacts:
     """Labels that were left out, because they fell into an outage and the service's policy says so."""
     label_columns: tuple[str, ...]
     features: tuple[OutputColumn, ...]
+    writer: Mapping[str, Any]
+    """Settings with which the set is written to Parquet."""
     plans: Mapping[str, tuple[Plan, ...]]
     """Per view key, how DuckDB computed what was modelled, and what was served; those that there were."""
     batches: Mapping[str, int]
@@ -87,15 +89,20 @@ class HistoricalFeatures:
         frame: pd.DataFrame = self.to_arrow().to_pandas()
         return frame
 
-    def to_parquet(self, path: str | Path) -> Path:
-        """Stream to a Parquet file. The file appears under its name when it is complete, replacing an older one."""
+    def to_parquet(self, path: str | Path, *, writer: Mapping[str, Any] | None = None) -> Path:
+        """Stream to a Parquet file. The file appears under its name when it is complete, replacing an older one.
+
+        Args:
+            path: the file.
+            writer: the settings of a kept set (`Manifest.parquet`), whose very bytes are wanted again.
+        """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         # beside the target, because a rename is atomic only within one file system
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as directory:
             unfinished = Path(directory) / "part.parquet"
             with self._cursor() as cursor, lake_errors(f"writing {path.name}"):
-                copy_to_parquet(cursor, self._sql, unfinished)
+                copy_to_parquet(cursor, self._sql, unfinished, writer=writer or self.facts.writer)
             unfinished.replace(path)
         return path
 

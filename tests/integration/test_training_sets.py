@@ -20,18 +20,19 @@ from offline_platform import CARRIER, ROUTE, Platform, arrow, declare, measured,
 from feature_platform import lake
 from feature_platform.cli.training_sets import training_set
 from feature_platform.domain.feature_view import Column
-from feature_platform.domain.types import ColumnType
+from feature_platform.domain.types import ColumnType, ListType
 from feature_platform.domain.windows import Grain, Partition
 from feature_platform.errors import DamagedFileError, LockBusyError, NameTakenError, RequestError, UnknownNameError
 from feature_platform.lake.sql import batches_table, build_add_columns
 from feature_platform.ledger import Ledger
-from feature_platform.offline.parquet import read_content
+from feature_platform.offline.parquet import copy_to_parquet, read_content, writer_for
 from feature_platform.offline.point_in_time import Plan
 from feature_platform.offline.sets import Manifest, Verdict, reproducing
 from feature_platform.offline.sets.candidates import Fate
 from feature_platform.offline.sets.files import hash_file
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
+SNAPPY = {"format": "parquet", "compression": "snappy"}
 
 
 def at(days: float, hours: float = 0) -> datetime:
@@ -240,7 +241,10 @@ def test_what_cannot_be_made_again_says_why(platform: Platform, labels, monkeypa
     assert again.verdict is Verdict.IDENTICAL
     assert again.reasons == (f"made with duckdb {kept.manifest.versions['duckdb']}, and this is 9.9.9",)
     # another writer of Parquet: same rows, other bytes
-    monkeypatch.setattr("feature_platform.offline.parquet.WRITER", {"format": "parquet", "compression": "snappy"})
+    monkeypatch.setattr(
+        "feature_platform.offline.training_set.copy_to_parquet",
+        lambda connection, select, path, **_: copy_to_parquet(connection, select, path, writer=SNAPPY),
+    )
     again = store.reproduce_training_set("departure_delay")
     assert again.verdict is Verdict.SAME_CONTENT
     assert again.content_hash == again.expected_content_hash == kept.manifest.data.content_hash
@@ -260,6 +264,21 @@ def test_what_cannot_be_made_again_says_why(platform: Platform, labels, monkeypa
     again = store.reproduce_training_set("departure_delay")
     assert again.verdict is Verdict.IMPOSSIBLE
     assert "labels.parquet" in again.reasons[-1]
+
+
+def test_a_set_is_written_again_with_its_own_settings(platform: Platform, labels, monkeypatch) -> None:
+    store = platform.store
+    with monkeypatch.context() as then:
+        then.setattr("feature_platform.offline.store.writer_for", lambda _: SNAPPY)
+        kept = store.create_training_set(labels, "departure_delay")
+    assert kept.manifest.parquet == SNAPPY
+    assert store.create_training_set(labels, "departure_delay").manifest.data.sha256 != kept.manifest.data.sha256
+    assert store.reproduce_training_set("departure_delay@1").verdict is Verdict.IDENTICAL
+
+
+def test_rows_of_embeddings_are_written_in_small_groups() -> None:
+    assert writer_for([ColumnType.DOUBLE] * 28)["row_group_size"] == 122_880
+    assert writer_for([ListType(ColumnType.FLOAT, 768)])["row_group_size"] == 10_240
 
 
 def test_a_killed_maker_leaves_nothing_that_counts(platform: Platform, labels, settings_in_environ, tmp_path) -> None:

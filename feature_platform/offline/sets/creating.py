@@ -31,7 +31,7 @@ from feature_platform.domain.number_ranges import to_ranges
 from feature_platform.errors import NameTakenError, RequestError
 from feature_platform.ledger import Ledger
 from feature_platform.offline.labels import write_labels
-from feature_platform.offline.parquet import WRITER, read_content
+from feature_platform.offline.parquet import read_content
 from feature_platform.offline.sets import manifest as documents
 from feature_platform.offline.sets.files import DATA, LABELS, MANIFEST, SetFiles, hash_file
 from feature_platform.offline.sets.kept import TrainingSet
@@ -104,7 +104,7 @@ def create_training_set(
                 labels=_describe_file(connection, directory / LABELS),
                 data=_describe_file(connection, directory / DATA),
                 batches=tuple(_describe_batches(ledger, facts.used[view.key], view) for view in views),
-                parquet=WRITER,
+                parquet=facts.writer,
                 versions=versions(),
                 views=views,
             )

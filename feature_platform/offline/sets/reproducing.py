@@ -115,7 +115,7 @@ def _make(
             labels, kept.manifest.asked, at_sequence=kept.manifest.at_sequence, **kept.manifest.arguments
         ) as features:
             progress("writing the set")
-            features.to_parquet(path)
+            features.to_parquet(path, writer=kept.manifest.parquet)
     return features.facts.used
 
 

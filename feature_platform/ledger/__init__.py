@@ -10,6 +10,7 @@ from __future__ import annotations
 from feature_platform.ledger import locks
 from feature_platform.ledger.canaries import CanaryLedger, CanaryRead
 from feature_platform.ledger.clocks import ClockLedger, WrongClock
+from feature_platform.ledger.gaps import GapLedger
 from feature_platform.ledger.held import HeldLedger
 from feature_platform.ledger.incidents import IncidentLedger
 from feature_platform.ledger.journal import Journal, SyncLedger
@@ -38,6 +39,7 @@ from feature_platform.ledger.training_sets import TrainingSetLedger, TrainingSet
 
 class Ledger(
     HeldLedger,
+    GapLedger,
     SyncLedger,
     StoreLedger,
     LateLedger,

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from feature_platform.domain.batch import Batch, CheckOutcome, Measured, PublishedBatch
 from feature_platform.domain.feature_view import FeatureView
-from feature_platform.domain.windows import Partition, partition_starting
+from feature_platform.domain.windows import Partition
 from feature_platform.errors import LedgerConflictError
 from feature_platform.ledger.connection import Append, LedgerConnection, Row
 from feature_platform.ledger.records import BatchHistory, UnfinishedBatch
@@ -138,8 +138,13 @@ class BatchLedger(LedgerConnection):
             ):
                 raise LedgerConflictError("a batch was audited with another verdict before")
 
-    def record_failed(self, batch_ids: Iterable[str], reason: str) -> None:
+    def record_failed(self, batch_ids: Iterable[str], reason: str, *, interrupted: bool = False) -> None:
         """Give batches up for good. Batches given up before keep their first reason.
+
+        Args:
+            batch_ids: which.
+            reason: for people.
+            interrupted: nothing was wrong with them: their run ended without them.
 
         Raises:
             LedgerConflictError: a batch is unknown or already published.
@@ -147,10 +152,10 @@ class BatchLedger(LedgerConnection):
         wanted = sorted(set(batch_ids))
         with self._append() as append:
             append.insert(
-                "insert into batch_failed (batch_id, ledger_seq, reason) values %s"
+                "insert into batch_failed (batch_id, ledger_seq, reason, interrupted) values %s"
                 " on conflict (batch_id) do nothing returning 1",
                 [
-                    (batch_id, number, reason)
+                    (batch_id, number, reason, interrupted)
                     for number, batch_id in zip(append.take_numbers(len(wanted)), wanted, strict=True)
                 ],
             )
@@ -252,16 +257,6 @@ class BatchLedger(LedgerConnection):
     def view_keys(self) -> tuple[str, ...]:
         """Every view that ever had a batch."""
         return tuple(row[0] for row in self._fetch("select distinct view from batches order by view"))
-
-    def never_begun(self, view_key: str, first: Partition, last: Partition) -> tuple[Partition, ...]:
-        """The partitions from one to another that no batch was ever opened for, in order of time."""
-        rows = self._fetch(
-            "select started at time zone 'UTC' from generate_series(%s::timestamp, %s::timestamp, %s::interval) started"
-            " where not exists (select from batches where view = %s and partition_start = started at time zone 'UTC')"
-            " order by started",
-            (_naive(first), _naive(last), f"1 {first.grain.value}", view_key),
-        )
-        return tuple(partition_starting(row[0], first.grain) for row in rows)
 
     def unfinished(self, view_key: str | None = None) -> tuple[UnfinishedBatch, ...]:
         """Opened batches neither published nor given up, oldest first: of live runs, or left by a crash."""
@@ -385,11 +380,6 @@ def _insert_published(append: Append, found: Sequence[Row]) -> None:
     append.insert(
         "insert into batch_published (batch_id, ledger_seq, view, position, published_at) values %s returning 1", rows
     )
-
-
-def _naive(partition: Partition) -> str:
-    """Its start by the clock of UTC: months of `timestamptz` would be those of the session's zone."""
-    return partition.start.replace(tzinfo=None).isoformat()
 
 
 def _seconds(length: timedelta | None) -> float | None:

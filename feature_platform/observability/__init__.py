@@ -12,7 +12,7 @@ from feature_platform.observability.freshness import Freshness, FreshnessState, 
 from feature_platform.observability.frontiers import Frontiers, frontiers_of
 from feature_platform.observability.incidents import WatchReport, watch
 from feature_platform.observability.kinds import KINDS, Problem, known_to_watch, problem_of_platform, problem_of_view
-from feature_platform.observability.missing import find_missing, loaded_for, missing_partitions
+from feature_platform.observability.missing import cut_off_partitions, loaded_for, missing_partitions
 from feature_platform.observability.problems import find_problems, freshness_of, freshness_of_view
 from feature_platform.observability.stores import StoreReport, find_unreachable, look_at_store
 
@@ -27,8 +27,8 @@ __all__ = [
     "StoreReport",
     "WatchReport",
     "canary_states",
+    "cut_off_partitions",
     "find_dead_canaries",
-    "find_missing",
     "find_problems",
     "find_unreachable",
     "find_wrong_clocks",

@@ -88,6 +88,11 @@ LEDGER_KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             page="held-batch.md",
             command="feature-platform late diff {view}",
         ),
+        "missing": Kind(
+            impact="training and serving are without these partitions; the rows of their entities are those of before",
+            page="missing-partitions.md",
+            command="feature-platform backfill {view} --all --missing",
+        ),
     }
 )
 """Derived from the ledger alone, per view. Metrics show a zero for each, so that what is not wrong is not merely
@@ -100,11 +105,6 @@ WATCH_KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             page="store-down.md",
             command="feature-platform status",
             is_felt_online=True,
-        ),
-        "missing": Kind(
-            impact="training and serving are without these partitions; the rows of their entities are those of before",
-            page="missing-partitions.md",
-            command="feature-platform backfill {view} --all --missing",
         ),
         "canary": Kind(
             impact="what is published may not reach requests, or not as it was computed",

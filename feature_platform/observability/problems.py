@@ -24,6 +24,7 @@ from feature_platform.observability.freshness import (
     newest_event,
 )
 from feature_platform.observability.kinds import KINDS, Problem, problem_of_view, services_reading
+from feature_platform.observability.missing import find_missing
 
 UNFINISHED_AFTER = timedelta(hours=2)
 """No run takes that long; its process is gone and its batches will never be published."""
@@ -73,10 +74,13 @@ def _find(ledger: Ledger, registry: FeatureRegistry, stores: Sequence[str], now:
     for freshness in freshness_of(ledger, registry, stores=stores, now=now):
         yield from _stale(registry, registry.views[freshness.view], freshness)
         yield from _needs(registry, registry.views[freshness.view], freshness)
+    failed = {one.subject for one in ledger.incidents(open_only=True) if one.kind == "run_failed"}
     for view in registry.views.values():
         for source in view.sources:
             yield from _silent(registry, view, source, ledger, now=now)
         yield from _failing(registry, view, ledger.failing(view.key))
+        if view.key not in failed:  # its failed runs are told of, with their reason: this would be the same news again
+            yield from find_missing(ledger, registry, view, now=now)
         yield from _unfinished(registry, view, ledger, now=now)
         for store in stores if view.online is not OnlineTier.NONE else ():
             yield from _unserved(registry, view, ledger, store, now=now)

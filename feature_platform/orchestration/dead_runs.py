@@ -28,7 +28,8 @@ def give_up_batches_of_dead_runs(ledger: Ledger, instance: dg.DagsterInstance) -
         if run is None or not run.is_finished:
             continue
         try:
-            ledger.record_failed(batch_ids, f"its run ended as {run.status.value.lower()} and left it unfinished")
+            reason = f"its run ended as {run.status.value.lower()} and left it unfinished"
+            ledger.record_failed(batch_ids, reason, interrupted=run.status is not dg.DagsterRunStatus.CANCELED)
         except LedgerConflictError:  # one was published since: the next look sees what is left
             continue
         given_up += len(batch_ids)

@@ -1,8 +1,8 @@
-"""A sensor that asks for partitions which came due and were never begun: after an outage, or while a source was silent.
+"""A sensor that asks for partitions which came due and were never begun, or whose runs were cut off.
 
-Rule: level, not edge. Whatever kept a partition from being computed, the ledger has no batch of it, and as long as that
-is so and its sources are there it is asked for again, once an hour. Dagster makes up for the last missed tick of a
-schedule only, and a run that failed before it opened a batch is not begun again.
+Rule: level, not edge. Whatever kept a partition from being computed (an outage, a silent source, a machine that died),
+the ledger has no batch of it that came to an end, and as long as that is so and its sources are there it is asked for
+again, once an hour. Dagster makes up for the last missed tick of a schedule only, and gives a run three attempts.
 """
 
 # no `from __future__ import annotations` here: Dagster compares the annotation of `context` with its class
@@ -36,18 +36,31 @@ def build_missing_sensor(settings: Settings, registry: FeatureRegistry) -> dg.Se
         asset_selection=dg.AssetSelection.assets(*assets_of(views)),
         minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Asks for partitions that came due and that no run has begun, when their sources are there.",
+        description="Asks for partitions that came due and that no run has begun, or whose runs were cut off; once"
+        " their sources are there.",
     )
     def compute_missing(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         # imported here: it loads psycopg2
         from feature_platform.ledger import Ledger
-        from feature_platform.observability import loaded_for, missing_partitions
+        from feature_platform.observability import cut_off_partitions, loaded_for, missing_partitions
 
         requests: list[dg.RunRequest] = []
         waiting: list[str] = []
         with Ledger.connect(settings.ledger_url) as ledger:
             now = ledger.now()
-            found = [(view, missing_partitions(ledger, view, by=now - ASKED_AFTER)) for view in views]
+            found = [
+                (
+                    view,
+                    sorted(
+                        (
+                            *missing_partitions(ledger, view, by=now - ASKED_AFTER),
+                            *cut_off_partitions(ledger, view, now=now),
+                        ),
+                        key=lambda one: one.start,
+                    ),
+                )
+                for view in views
+            ]
             found = [(view, missing) for view, missing in found if missing]
             left = _left_alone(context.instance, registry) if found else {}
             for view, missing in found:

@@ -65,19 +65,14 @@ def find_elsewhere(
     # imported here: it loads psycopg2 and libvalkey
     from feature_platform.observability import (
         find_dead_canaries,
-        find_missing,
         find_unreachable,
         find_wrong_clocks,
     )
 
-    failed = tuple(find_failed_runs(context.instance, ledger, registry, now=now))
-    told = {problem.subject for problem in failed}
     found: dict[str, Sequence[Problem]] = {
         "unreachable": tuple(find_unreachable(registry, settings.all_stores)),
         "clock": tuple(find_wrong_clocks(ledger, registry)),
-        "run_failed": failed,
-        # while failed runs of the view are told of, with their reason, this would be the same news again
-        "missing": tuple(one for one in find_missing(ledger, registry, now=now) if one.subject not in told),
+        "run_failed": tuple(find_failed_runs(context.instance, ledger, registry, now=now)),
         "run_stuck": tuple(find_stuck_runs(context.instance, registry, now=now)),
     }
     last = context.last_tick_completion_time

@@ -162,6 +162,31 @@ class TestPublishing:
         assert ledger.never_begun(VIEW.key, every[0], every[-1]) == every[0::2]
         assert ledger.never_begun(VIEW.key, every[1], every[1]) == ()
 
+    def test_what_was_cut_off(self, ledger):
+        every = days(8)
+        cut, twice, computing, bad, found_bad, published, recomputed, _never = every
+
+        def give_up(partition, *, interrupted=True):
+            (batch,) = ledger.open_batches(VIEW, [partition], run_id="run")
+            ledger.record_failed([batch.batch_id], "why", interrupted=interrupted)
+
+        publish(ledger, [recomputed])
+        give_up(bad, interrupted=False)
+        for partition in (cut, twice, twice, computing, bad, found_bad, published, recomputed):
+            give_up(partition)
+        ledger.open_batches(VIEW, [computing], run_id="run")
+        give_up(found_bad, interrupted=False)
+        publish(ledger, [published])
+
+        def found(**options):
+            asked = {"before": ledger.now(), "attempts": 9, "again": False} | options
+            return ledger.cut_off(VIEW.key, every[0], every[-1], **asked)
+
+        assert found() == (cut, twice)
+        assert found(again=True) == (cut, twice, recomputed)
+        assert found(attempts=2) == (cut,)
+        assert found(before=ledger.now() - timedelta(hours=1)) == ()
+
 
 class TestRefusals:
     def test_failed_is_final(self, ledger):

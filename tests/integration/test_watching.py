@@ -41,12 +41,12 @@ from feature_platform.ledger import Ledger, clocks
 from feature_platform.observability import (
     KINDS,
     Problem,
-    find_missing,
     find_problems,
     find_unreachable,
     find_wrong_clocks,
     watch,
 )
+from feature_platform.observability.missing import MAX_ATTEMPTS
 from feature_platform.orchestration import keys
 from feature_platform.orchestration.missing import ASKED_AFTER, build_missing_sensor
 from feature_platform.orchestration.requests import RANGE_TAGS
@@ -249,7 +249,8 @@ class Missing:
         ]
 
     def told(self) -> str:
-        return "; ".join(one.message for one in find_missing(self.ledger, self.registry, now=self.now))
+        found = find_problems(self.ledger, self.registry, stores=("default",), now=self.now)
+        return "; ".join(one.message for one in found if one.kind == "missing")
 
 
 @pytest.fixture
@@ -345,14 +346,36 @@ def test_a_switched_off_schedule_is_not_gone_round(missing, scheduled_instance):
 
 
 def test_what_failed_runs_tell_of_is_not_told_as_missing_too(missing, ledger, registry, view):
-    def kinds() -> dict[str, list[str]]:
-        context = dg.build_sensor_context(instance=missing.instance)
-        found = find_elsewhere(context, missing.settings, registry, ledger, now=missing.now)
-        return {kind: [one.subject for one in problems] for kind, problems in found.items()}
+    def opened() -> set[str]:
+        also = find_elsewhere(
+            dg.build_sensor_context(instance=missing.instance), missing.settings, registry, ledger, now=missing.now
+        )
+        watch(ledger, registry, stores=("default",), now=missing.now, log=lambda: logging.getLogger("test"), also=also)
+        return {one.kind for one in ledger.incidents(open_only=True)} & {"missing", "run_failed"}
 
-    assert kinds()["missing"] == [view.key]
+    assert opened() == {"missing"}
     Jobs(view, missing.instance).run("daily", DAY)
-    assert (kinds()["run_failed"], kinds()["missing"]) == ([view.key], [])
+    opened()
+    assert opened() == {"run_failed"}
+
+
+def test_what_was_cut_off_with_its_run_is_asked_for_again_some_times(missing, ledger, view):
+    first, second, *rest = missing.due
+    for one in rest:
+        publish(ledger, view, one.key)
+    publish(ledger, view, second.key, passes=False)  # found bad: the same rows would be bad again
+
+    def cut_off() -> None:
+        (batch,) = ledger.open_batches(view, [first], run_id="dead")
+        assert missing.ranges() == [], "somebody may be computing it"
+        ledger.record_failed([batch.batch_id], "its run ended as failure and left it unfinished", interrupted=True)
+
+    for _ in range(MAX_ATTEMPTS - 1):
+        cut_off()
+        assert missing.ranges() == [(first.key, first.key)]
+        assert missing.told() == "", "that it failed is told already"
+    cut_off()
+    assert missing.ranges() == []
 
 
 def test_a_run_that_says_nothing_for_long_and_a_queue_that_stands_still(instance, registry):

@@ -119,11 +119,6 @@ class Server:
         times = self.process.cpu_times()
         return float(times.user + times.system)
 
-    def empty(self) -> None:
-        """Delete everything."""
-        with self.connect() as connection:
-            connection.pipeline([("FLUSHALL", "SYNC"), ("FUNCTION", "FLUSH", "SYNC")])
-
     def used_memory(self) -> int:
         """Bytes of data and overhead."""
         with self.connect() as connection:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import chain, repeat
-from operator import or_
+from operator import ior
 from typing import TYPE_CHECKING, Any, overload
 
 from feature_platform.domain.types import FeatureType
@@ -218,7 +218,7 @@ class OnlineFeatures:
 def _merged(parts: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     rows, *others = parts
     for other in others:
-        rows = list(map(or_, rows, other))
+        rows = list(map(ior, rows, other))  # the dicts were made for this answer: none is copied
     return rows
 
 

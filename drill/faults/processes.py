@@ -10,7 +10,7 @@ import valkey
 from drill import dagster
 from drill.fault import AIRPORTS, CONSUMER, FLIGHTS, PLATFORM, fault
 from drill.running import HOUR, Drill
-from drill.signals import batches_being_computed
+from drill.signals import batches_being_computed, runs_going_on
 from drill.stack import CommandError
 
 HOURLY = "hourly_features_after_30_min"
@@ -53,6 +53,8 @@ def postgres_restarted(drill: Drill) -> Iterator[None]:
     drill.stack.kill("postgres", signal.SIGINT)
     yield
     drill.stack.up()
+    drill.until(lambda: runs_going_on(drill.stack) == 0, seconds=120)
+    drill.pass_by(1)
 
 
 @fault(

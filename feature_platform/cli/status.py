@@ -304,5 +304,6 @@ def _table(*columns: str) -> Any:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        # names stay whole, so that they can be copied
+        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
     return table

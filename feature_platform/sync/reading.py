@@ -24,7 +24,8 @@ BATCH_BYTES: Final = 1_250_000
 """A batch has at most so many rows, and about so many bytes: a few are there at a time, each in several forms (Arrow,
 values, commands)."""
 HASHES_AT_ONCE: Final = 1_000_000
-"""8 MB of them; for each further million the key columns are read once more."""
+"""8 MB of them; for each further million the key columns are read once more, but not more often than so."""
+MOST_READS: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ def read_plan(
 
 def has_distinct_entities(lake: duckdb.DuckDBPyConnection, view: FeatureView, newest: plans.Newest) -> bool:
     """Whether no entity has two rows in the newest batch; False also if two entities only share a hash."""
-    parts = -(-newest.row_count // HASHES_AT_ONCE)
+    parts = min(MOST_READS, -(-newest.row_count // HASHES_AT_ONCE))
     hashes = np.empty(newest.row_count // parts * 11 // 10 + 1, dtype=np.uint64)
     for part in range(parts):
         hashed = run(lake, view, plans.key_hashes(view, newest.batch, part=part, parts=parts))

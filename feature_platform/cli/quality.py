@@ -40,7 +40,7 @@ _SHOWN_QUANTILES = (0.05, 0.5, 0.95)
 @click.option("--last", type=click.IntRange(min=1, max=1000), default=30, show_default=True, help="How many batches.")
 @json_option
 def quality(view: str, feature: str | None, check: str | None, last: int, *, as_json: bool) -> None:
-    r"""What the features of VIEW look like, batch by batch, and what checks said of them.
+    """What the features of VIEW look like, batch by batch, and what checks said of them.
 
     Of each partition the last attempt counts, also one that failed and was not published. Without an option: one line
     per feature, of the newest batch, with a trend over the last ones (oldest left), and the checks that did not pass.
@@ -53,7 +53,7 @@ def quality(view: str, feature: str | None, check: str | None, last: int, *, as_
 
     Drift is the distance from earlier batches, in the unit of its tolerance; docs/reference/quality.md says which. "-"
     is what does not exist or was not judged.
-    """
+    """  # noqa: D301 - click's mark is the character
     from feature_platform.ledger import Ledger  # psycopg2
 
     settings = Settings.from_env()

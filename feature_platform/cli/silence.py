@@ -58,7 +58,7 @@ def silence() -> None:
 @click.option("--by", help="Who is silent. [default: the user of this process]")
 @json_option
 def add(about: tuple[str, ...], *, lasts: timedelta, why: str, by: str | None, as_json: bool) -> None:
-    r"""Tell nobody of a VIEW, of a KIND of problem, or of one kind of one view.
+    """Tell nobody of a VIEW, of a KIND of problem, or of one kind of one view.
 
     Kinds are those of `feature-platform status --json`: stale, failing, lost, parity, run_failed, automation and so on.
 
@@ -66,7 +66,7 @@ def add(about: tuple[str, ...], *, lasts: timedelta, why: str, by: str | None, a
     feature-platform silence add carrier_delays --for 2h --why "backfill of 2024"
     feature-platform silence add unreachable --for 30m --why "Valkey is moved"
     feature-platform silence add carrier_delays stale --for 1d --why "the source is closed on Thanksgiving"
-    """
+    """  # noqa: D301 - click's mark is the character
     settings = Settings.from_env()
     registry = load_registry(settings.manifest_path)
     view, kind = _about(registry, about)

@@ -238,10 +238,10 @@ def _print(report: Report) -> None:
         click.echo("no feature views are declared")
     for problem in report.problems:
         colour = "red" if problem.severity == "error" else "yellow"
-        click.echo(f"{click.style(problem.severity, fg=colour)}: {problem.message} [{problem.owner}]")
+        click.echo(f"{click.style(problem.severity, fg=colour)}: {problem.message}")
         if problem.silent:
             click.secho(f"  silent {problem.silent}", dim=True)
-        click.secho(f"  {problem.impact}; {problem.command}; {problem.runbook}", dim=True)
+        click.secho(f"  {problem.owner}: {problem.impact}; {problem.command}; {problem.runbook}", dim=True)
     stopped = [service.name for service in report.services if not service.running]
     if 0 < len(stopped) < len(report.services):  # all stopped: services that are elsewhere, or the note says it
         click.secho(f"not running: {', '.join(stopped)}; `feature-platform up` starts what is missing", fg="red")

@@ -5,9 +5,9 @@ Rule: judged by the ledger and a clock: a canary that is not run any more says n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from prometheus_client import Metric
@@ -70,25 +70,31 @@ def find_dead_canaries(
             f"store {state.store}",
             registry,
             severity="error" if is_silent or is_wrong else "warn",
-            message=said_of(state, now=now),
+            message=_said(state, at=_instant, now=now),  # kept for as long as it is open
             command=f"feature-platform canary --store {state.store}",
         )
 
 
 def said_of(state: CanaryState, *, now: datetime) -> str:
-    """One line for people."""
+    """One line for people who read it now."""
+    return _said(state, at=lambda then: _ago(then, now), now=now)
+
+
+def _said(state: CanaryState, *, at: Callable[[datetime], str], now: datetime) -> str:
     here, last = f"the canary of store {state.store}", state.last
     if last is not None and last.is_ok and not state.is_silent(now):
         took = f", {last.took.total_seconds():.2f} s from written to read" if last.took else ""
-        return f"{here} came through {_ago(last.written_at, now)}{took}"
-    before = (
-        f"the last value came through {_ago(state.good.written_at, now)}" if state.good else "none ever came through"
-    )
+        return f"{here} came through {at(last.written_at)}{took}"
+    before = f"the last value came through {at(state.good.written_at)}" if state.good else "none ever came through"
     if last is None:
         return f"{here} has never been tried"
     if last.is_ok:
         return f"{here} is not tried any more: {before}"
-    return f"{here} failed at {last.failed_at} {_ago(last.written_at, now)} ({last.failure}); {before}"
+    return f"{here} failed at {last.failed_at} {at(last.written_at)} ({last.failure}); {before}"
+
+
+def _instant(then: datetime) -> str:
+    return f"at {then.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _ago(then: datetime, now: datetime) -> str:

@@ -103,7 +103,7 @@ def _answer(result: Any) -> Answer:
 
 
 def _reported(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _plain(result[name]) for name in _REPORTED if result.get(name) is not None}
+    return {name: plain(result[name]) for name in _REPORTED if result.get(name) is not None}
 
 
 def _error_in(info: Any) -> str:
@@ -116,7 +116,7 @@ def _error_in(info: Any) -> str:
     return ""
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The value as JSON has it: numpy scalars become numbers, what JSON lacks becomes text."""
     if hasattr(value, "item"):
         value = value.item()
@@ -125,7 +125,7 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in list(value)[:20]]
+        return [plain(item) for item in list(value)[:20]]
     return str(value)

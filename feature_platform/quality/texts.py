@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from feature_platform.quality.history import FeatureInBatch
 
 _SHOWN = 3
+_DECLARED_CHARACTERS = 200
 
 
 def number(value: float | str | None) -> str:
@@ -85,6 +86,10 @@ def said_of(outcome: CheckOutcome) -> str:
     ...     detail={"observed_value": 20, "observed": 20, "usual": 101.5, "allowed": 50.75})
     >>> said_of(outcome)
     'observed 20, usual 101.5, allowed 50.75'
+    >>> outcome = CheckOutcome(batch_id="b", check="c", kind="expectation", passed=False, blocking=True,
+    ...     detail={"observed_value": 77.36, "declared": {"min_value": 80, "max_value": 90}})
+    >>> said_of(outcome)
+    'observed 77.36, declared min_value 80 and max_value 90'
     """
     detail = outcome.detail
     if failed := detail.get("failed"):
@@ -115,5 +120,7 @@ def _compared(detail: Mapping[str, Any]) -> str:
         value = detail.get(key)
         if isinstance(value, int | float | str) and not isinstance(value, bool):
             values[word] = value if isinstance(value, str) else number(value)
+    if declared := detail.get("declared"):
+        values["declared"] = " and ".join(f"{name} {value}" for name, value in declared.items())[:_DECLARED_CHARACTERS]
     text = ", ".join(f"{word} {value}" for word, value in values.items())
     return "; ".join(filter(None, (text, str(detail.get("reason") or detail.get("error") or ""))))

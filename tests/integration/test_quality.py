@@ -14,6 +14,7 @@ from feature_platform.domain.feature_view import Expectation
 from feature_platform.domain.windows import Grain, partition_starting
 from feature_platform.errors import InvalidDeclarationsError
 from feature_platform.quality import SUPPORTED, check_names, judge, library, refuse_unjudgeable, validate_expectations
+from feature_platform.quality.texts import said_of
 from feature_platform.quality.validation import build_expectations
 
 
@@ -190,6 +191,17 @@ def test_each_kind_passes_what_is_right_and_fails_what_is_wrong(con, batch):
     said = [(outcome.check, outcome.passed, dict(outcome.detail)) for outcome in outcomes]
     assert [one for one in said[: len(right)] if not one[1]] == []
     assert [one for one in said[len(right) :] if one[1] or "error" in one[2]] == []
+
+
+def test_what_failed_says_what_was_declared(con, batch):
+    asked = {"min_value": 50.5, "max_value": 60}
+    mean = "ExpectColumnMeanToBeBetween"
+    wrong, right = judge(
+        view_with(expect(mean, column="delay", **asked), expect(mean, column="delay", max_value=60)), con, [batch]
+    )
+    assert wrong.detail == {"observed_value": 49.5, "declared": asked}
+    assert said_of(wrong) == "observed 49.5, declared min_value 50.5 and max_value 60"
+    assert "declared" not in right.detail
 
 
 def test_not_null_fails_on_null(con, batch):

@@ -405,7 +405,8 @@ def test_batches_left_by_a_crash_are_told(ledger, view, look, webhook):
     look(datetime.now(UTC))
     assert webhook.taken == []
     look(datetime.now(UTC) + timedelta(hours=3))
-    (told,) = webhook.taken
+    # at some hours of the day a partition comes due between
+    (told,) = [one for one in webhook.taken if one["kind"] != "missing"]
     assert told["kind"] == "unfinished"
     assert "killed" in told["message"]
 

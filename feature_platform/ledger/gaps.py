@@ -11,14 +11,7 @@ from datetime import datetime
 from feature_platform.domain.windows import Partition, partition_starting
 from feature_platform.ledger.connection import LedgerConnection
 
-_EVERY = (
-    "select started at time zone 'UTC'"
-    " from generate_series(%(first)s::timestamp, %(last)s::timestamp, %(step)s::interval) started"
-)
-_BATCHES_HERE = (
-    "from batches left join batch_failed failed using (batch_id)"
-    " where view = %(view)s and partition_start = started at time zone 'UTC'"
-)
+_HERE = "view = %(view)s and partition_start = started at time zone 'UTC'"
 
 
 class GapLedger(LedgerConnection):
@@ -26,7 +19,16 @@ class GapLedger(LedgerConnection):
 
     def never_begun(self, view_key: str, first: Partition, last: Partition) -> tuple[Partition, ...]:
         """The partitions from one to another that no batch was ever opened for, in order of time."""
-        return self._gaps(f"where not exists (select {_BATCHES_HERE})", view_key, first, last)
+        return self._partitions(
+            first,
+            "from generate_series(%(first)s::timestamp, %(last)s::timestamp, %(step)s::interval) started"
+            f" where not exists (select from batches where {_HERE})",
+            # by the clock of UTC: months of `timestamptz` would be those of the session's zone
+            first=first.start.replace(tzinfo=None),
+            last=last.start.replace(tzinfo=None),
+            step=f"1 {first.grain.value}",
+            view=view_key,
+        )
 
     def cut_off(
         self, view_key: str, first: Partition, last: Partition, *, before: datetime, attempts: int, again: bool
@@ -41,39 +43,28 @@ class GapLedger(LedgerConnection):
             attempts: there are fewer of them in a row than that.
             again: also where they were to replace a batch that is published; otherwise only where there is none.
         """
-        return self._gaps(
-            "cross join lateral"
-            f" (select max(batch_seq) as seq {_BATCHES_HERE} and failed.interrupted is not true) other"
-            " cross join lateral"
-            f" (select count(*) as attempts, max(failed.failed_at) as given_up_at {_BATCHES_HERE}"
-            " and batch_seq > coalesce(other.seq, 0)) cut"
-            " where cut.attempts between 1 and %(attempts)s - 1 and cut.given_up_at < %(before)s"
-            " and (other.seq is null or %(again)s and exists ("
-            "select from batches join batch_published using (batch_id) where batch_seq = other.seq))",
-            view_key,
+        return self._partitions(
             first,
-            last,
+            # begins with what was cut off, which is little, and not with every partition since the first deploy
+            "from (select distinct partition_start at time zone 'UTC' as started"
+            " from batches join batch_failed using (batch_id)"
+            " where interrupted and view = %(view)s and partition_start between %(first)s and %(last)s) gaps"
+            " cross join lateral (select max(batch_seq) as seq from batches left join batch_failed using (batch_id)"
+            f" where {_HERE} and interrupted is not true) other"
+            " cross join lateral (select count(*) as attempts, max(failed_at) as given_up_at"
+            " from batches join batch_failed using (batch_id)"
+            f" where {_HERE} and batch_seq > coalesce(other.seq, 0)) cut"
+            " where attempts between 1 and %(attempts)s - 1 and given_up_at < %(before)s"
+            " and (other.seq is null or %(again)s and exists"
+            " (select from batches join batch_published using (batch_id) where batch_seq = other.seq))",
+            first=first.start,
+            last=last.start,
+            view=view_key,
             before=before,
             attempts=attempts,
             again=again,
         )
 
-    def _gaps(
-        self, condition: str, view_key: str, first: Partition, last: Partition, **parameters: object
-    ) -> tuple[Partition, ...]:
-        found = self._fetch(
-            f"{_EVERY} {condition} order by started",
-            {
-                "first": _by_utc(first),
-                "last": _by_utc(last),
-                "step": f"1 {first.grain.value}",
-                "view": view_key,
-                **parameters,
-            },
-        )
-        return tuple(partition_starting(row[0], first.grain) for row in found)
-
-
-def _by_utc(partition: Partition) -> str:
-    """Its start by the clock of UTC: months of `timestamptz` would be those of the session's zone."""
-    return partition.start.replace(tzinfo=None).isoformat()
+    def _partitions(self, like: Partition, rest: str, **parameters: object) -> tuple[Partition, ...]:
+        rows = self._fetch(f"select started at time zone 'UTC' {rest} order by started", parameters)
+        return tuple(partition_starting(row[0], like.grain) for row in rows)

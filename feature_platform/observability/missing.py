@@ -27,8 +27,7 @@ MAX_ATTEMPTS = 6
 
 def missing_partitions(ledger: Ledger, view: FeatureView, *, by: datetime) -> tuple[Partition, ...]:
     """What became due by an instant, since the view was first deployed, and has no batch; oldest first."""
-    deployed_at = ledger.first_deployed(view.key)
-    due = came_due(view, after=deployed_at, by=by) if deployed_at is not None else None
+    due = _came_due(ledger, view, by=by)
     return ledger.never_begun(view.key, *due) if due else ()
 
 
@@ -37,12 +36,16 @@ def cut_off_partitions(ledger: Ledger, view: FeatureView, *, now: datetime) -> t
 
     Recomputations included, unless their results wait for approval: who asked for such a one asks again.
     """
-    deployed_at = ledger.first_deployed(view.key)
-    due = came_due(view, after=deployed_at, by=now) if deployed_at is not None else None
+    due = _came_due(ledger, view, by=now)
     if due is None:
         return ()
     again = view.late_data.policy is not LatePolicy.VERSION
     return ledger.cut_off(view.key, *due, before=now - BEGUN_AGAIN_AFTER, attempts=MAX_ATTEMPTS, again=again)
+
+
+def _came_due(ledger: Ledger, view: FeatureView, *, by: datetime) -> tuple[Partition, Partition] | None:
+    deployed_at = ledger.first_deployed(view.key)
+    return came_due(view, after=deployed_at, by=by) if deployed_at is not None else None
 
 
 def loaded_for(ledger: Ledger, view: FeatureView) -> datetime:

@@ -49,26 +49,22 @@ def build_missing_sensor(settings: Settings, registry: FeatureRegistry) -> dg.Se
         with Ledger.connect(settings.ledger_url) as ledger:
             now = ledger.now()
             found = [
-                (
-                    view,
-                    sorted(
-                        (
-                            *missing_partitions(ledger, view, by=now - ASKED_AFTER),
-                            *cut_off_partitions(ledger, view, now=now),
-                        ),
-                        key=lambda one: one.start,
-                    ),
-                )
+                (view, missing)
                 for view in views
+                if (
+                    missing := (
+                        *missing_partitions(ledger, view, by=now - ASKED_AFTER),
+                        *cut_off_partitions(ledger, view, now=now),
+                    )
+                )
             ]
-            found = [(view, missing) for view, missing in found if missing]
             left = _left_alone(context.instance, registry) if found else {}
             for view, missing in found:
                 if view.key in left:
                     waiting.append(f"{view.key}: {left[view.key]}")
                     continue
                 loaded = loaded_for(ledger, view)
-                ready = [one for one in missing if one.end <= loaded]
+                ready = sorted((one for one in missing if one.end <= loaded), key=lambda one: one.start)
                 if len(ready) < len(missing):
                     waiting.append(f"{view.key}: {len(missing) - len(ready)} partition(s) wait for their sources")
                 # no other for the same range within the hour
@@ -99,7 +95,9 @@ def _left_alone(instance: dg.DagsterInstance, registry: FeatureRegistry) -> dict
         else:
             chosen = tuple(by_asset[key] for key in run.asset_selection if key in by_asset)
         left |= {view.key: f"run {run.run_id[:8]} of it is not over" for view in chosen}
-    for backfill in instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED])):
+    for backfill in instance.get_backfills(
+        filters=BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING])
+    ):
         for key in backfill.asset_selection or ():
             if key in by_asset:
                 left[by_asset[key].key] = f"backfill {backfill.backfill_id} of it is not over"

@@ -156,14 +156,14 @@ def _judge_batch(
             kind="expectation",
             passed=passed,
             blocking=declared.severity == "error",
-            detail=detail if passed else detail | {"declared": _bounds(declared)},
+            detail=detail if passed else detail | _asked(declared),
         )
 
 
-def _bounds(declared: Expectation) -> dict[str, Any]:
+def _asked(declared: Expectation) -> dict[str, Any]:
     """What was asked for, beside what was observed: whoever is woken need not look for it in the YAML."""
-    asked = declared.arguments.items()
-    return {name: library.plain(value) for name, value in asked if not name.startswith("column")}
+    asked = {name: library.plain(value) for name, value in declared.arguments.items() if not name.startswith("column")}
+    return {"declared": asked} if asked else {}
 
 
 def _objection(chunk: _Chunk, batch: Batch, declared: Expectation) -> dict[str, Any] | None:

@@ -252,16 +252,20 @@ def test_only_batches_of_runs_that_are_over_are_given_up(ledger, registry):
     with dg.DagsterInstance.ephemeral() as instance:
         runs = {
             status: create_run_for_test(instance, status=status).run_id
-            for status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED)
+            for status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELED)
         }
-        days = iter(partition_starting(view.begin + timedelta(days=n), view.grain) for n in range(4))
+        every = [partition_starting(view.begin + timedelta(days=n), view.grain) for n in range(5)]
+        days = iter(every)
         dead = ledger.open_batches(view, [next(days), next(days)], run_id=runs[dg.DagsterRunStatus.FAILURE])
+        ledger.open_batches(view, [next(days)], run_id=runs[dg.DagsterRunStatus.CANCELED])
         alive = ledger.open_batches(view, [next(days)], run_id=runs[dg.DagsterRunStatus.STARTED])
         unknown = ledger.open_batches(view, [next(days)], run_id="by hand")
-        assert give_up_batches_of_dead_runs(ledger, instance) == 2
+        assert give_up_batches_of_dead_runs(ledger, instance) == 3
         assert give_up_batches_of_dead_runs(ledger, instance) == 0
         assert {one.batch.batch_id for one in ledger.unfinished()} == {b.batch_id for b in (*alive, *unknown)}
         (first, _) = ledger.batches(view.key, run_id=runs[dg.DagsterRunStatus.FAILURE])
         assert first.failure == "its run ended as failure and left it unfinished"
         assert first.batch.batch_id in {batch.batch_id for batch in dead}
+        cut_off = ledger.cut_off(view.key, every[0], every[-1], before=ledger.now(), attempts=2, again=False)
+        assert cut_off == tuple(every[:2]), "and not what somebody has canceled"
         ledger.record_failed([b.batch_id for b in (*alive, *unknown)], "end of the test")

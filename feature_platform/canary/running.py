@@ -80,8 +80,7 @@ def run_canary(
 
 
 def _write(settings: Settings, registry: FeatureRegistry, ledger: Ledger, stores: list[str], *, run_id: str) -> Written:
-    with lake_errors("opening the lake"), closing(connect(settings, threads=LAKE_THREADS)) as lake:
-        lake.execute(f"set memory_limit = '{LAKE_MEMORY}'")
+    with lake_errors("opening the lake"), closing(connect(settings, threads=LAKE_THREADS, memory=LAKE_MEMORY)) as lake:
         return write_batch(settings, ledger, lake, canary_view(registry), stores, run_id=run_id)
 
 

@@ -48,6 +48,7 @@ def connect(
     *,
     read_only: bool = False,
     threads: int | None = None,
+    memory: str | None = None,
     catalog: str = CATALOG,
     snapshot: int | None = None,
 ) -> duckdb.DuckDBPyConnection:
@@ -57,6 +58,7 @@ def connect(
         settings: addresses, memory limit, data directory.
         read_only: refuse writes to the lake; the catalog must exist.
         threads: at most so many threads (default: one per core).
+        memory: at most so much memory, beyond which DuckDB spills (default: that of the settings).
         catalog: the name under which the lake is attached.
         snapshot: see the lake as of this snapshot, whatever is committed meanwhile.
 
@@ -65,7 +67,7 @@ def connect(
         LedgerUnavailableError: the catalog's Postgres cannot be reached.
     """
     extensions = ("ducklake", "postgres_scanner", *(("httpfs",) if "://" in settings.lake_data else ()))
-    connection = _open(settings, threads=threads, unsigned=are_checked(extensions))
+    connection = _open(settings, threads=threads, memory=memory, unsigned=are_checked(extensions))
     try:
         load_extensions(connection, extensions)
         attach = build_attach(settings, read_only=read_only, catalog=catalog, snapshot=snapshot)
@@ -83,12 +85,12 @@ def open_duckdb(settings: Settings, *, threads: int | None = None) -> duckdb.Duc
     Raises:
         ConfigurationError: DuckDB refused a setting.
     """
-    return _open(settings, threads=threads, unsigned=False)
+    return _open(settings, threads=threads, memory=None, unsigned=False)
 
 
-def _open(settings: Settings, *, threads: int | None, unsigned: bool) -> duckdb.DuckDBPyConnection:
+def _open(settings: Settings, *, threads: int | None, memory: str | None, unsigned: bool) -> duckdb.DuckDBPyConnection:
     config = {
-        "memory_limit": settings.duckdb_memory,
+        "memory_limit": memory or settings.duckdb_memory,
         "temp_directory": str(scratch_directory(settings.scratch)),
         "extension_directory": str(extension_directory(settings.home)),
         "autoinstall_known_extensions": "false",

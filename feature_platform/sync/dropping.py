@@ -130,8 +130,7 @@ def _column(document: dict[str, Any]) -> Column:
 
 def _known_keys(settings: Settings, view: _Deployed) -> Iterator[list[bytes]]:
     """Keys of every entity that ever had a row: published or not, of a batch or pushed."""
-    with lake_errors(f"reading {view.key}"), closing(connect(settings, read_only=True)) as lake:
-        lake.execute(f"set memory_limit = '{LAKE_MEMORY}'")
+    with lake_errors(f"reading {view.key}"), closing(connect(settings, read_only=True, memory=LAKE_MEMORY)) as lake:
         schemas = lake.execute(
             "select schema_name from duckdb_tables() where database_name = 'lake' and table_name = ?"
             f" and schema_name in ('{BATCHES_SCHEMA}', '{PUSHED_SCHEMA}')",

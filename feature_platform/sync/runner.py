@@ -238,8 +238,7 @@ class _Attempt:
         if self._lake is not None:
             yield self._lake
             return
-        with closing(connect(self._settings, read_only=True, threads=LAKE_THREADS)) as lake:
-            lake.execute(f"set memory_limit = '{self._memory}'")
+        with closing(connect(self._settings, read_only=True, threads=LAKE_THREADS, memory=self._memory)) as lake:
             yield lake
 
     def _plan(self, part: PositionPart, head: int, active: tuple[PublishedBatch, ...]) -> plans.SyncPlan:

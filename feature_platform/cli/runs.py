@@ -64,7 +64,7 @@ def materialize(view: str, partition: str, *, wait: bool, as_json: bool) -> None
 
 @click.command()
 @click.argument("views", nargs=-1)
-@click.option("--from", "first", metavar="DATE", help="First partition.")
+@click.option("--from", "first", metavar="DATE", help="First partition: a date, or a partition key.")
 @click.option("--to", "last", metavar="DATE", help="Last partition (included). [default: the newest that is due]")
 @click.option("--all", "everything", is_flag=True, help="From the beginning of each view; without VIEWS, all views.")
 @click.option("--missing", is_flag=True, help="Only partitions that were never published.")

@@ -31,7 +31,10 @@ STUCK_AFTER = timedelta(hours=1)
 QUEUED_AFTER = timedelta(minutes=15)
 """With no run in progress: who should start the queued ones does not."""
 _MOST_RUNS = 50
+RETRIED_WITHIN = timedelta(minutes=10)
+"""Dagster tries once to make the run that tries again; if the code server is away then, there will be none."""
 _WILL_RETRY = "dagster/will_retry"
+_RETRIED_AS = "dagster/auto_retry_run_id"
 _LONGEST_REASON = 300
 _IN_PROGRESS = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
@@ -77,7 +80,7 @@ def find_failed_runs(
     views = _views_by_asset(registry)
     settled = _Settled(ledger)
     for record in failed:
-        if record.dagster_run.tags.get(_WILL_RETRY) == "true":
+        if _is_tried_again(record, now=now):
             continue
         for subject in _left_undone(instance, settled, registry, record):
             missing[subject].append(record)
@@ -152,6 +155,14 @@ def _left_undone(
         elif not _is_made_since(instance, one):
             found[one.asset.to_user_string()] = None
     yield from found
+
+
+def _is_tried_again(record: dg.RunRecord, *, now: datetime) -> bool:
+    """Whether another run goes on with what this one was to make: that one is judged, when it ends."""
+    tags = record.dagster_run.tags
+    if tags.get(_WILL_RETRY) != "true":
+        return False
+    return _RETRIED_AS in tags or now - record.update_timestamp < RETRIED_WITHIN
 
 
 def _planned(instance: dg.DagsterInstance, record: dg.RunRecord) -> list[_Planned]:

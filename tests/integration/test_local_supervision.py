@@ -35,6 +35,7 @@ defs = dg.Definitions(assets=[endless], jobs=[dg.define_asset_job("endless_job",
 LAUNCH = """mutation { launchRun(executionParams: {
   selector: {repositoryLocationName: "feature_platform", repositoryName: "__repository__", jobName: "endless_job"},
   mode: "default", runConfigData: {}}) { __typename ... on LaunchRunSuccess { run { runId } } } }"""
+CANCEL = """mutation { terminateRun(runId: "%s", terminatePolicy: MARK_AS_CANCELED_IMMEDIATELY) { __typename } }"""
 RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } } } } }"
 
 
@@ -117,12 +118,19 @@ def test_up_twice_kill_up_and_down_with_queued_runs(stack, taken_meanwhile):
     assert wait_until(lambda: len(statuses(url)) == len(launched) + len(begun), seconds=300)
 
     # the code server dies alone, with its runs: the daemon, which lives, starts them again as well
-    assert wait_until(lambda: "STARTED" in statuses(url).values(), seconds=300)
+    assert wait_until(lambda: list(statuses(url).values()).count("STARTED") == 3, seconds=300)
     code = psutil.Process(pids(home)["code"])
     for process in (code, *code.children(recursive=True)):
         process.kill()
+    # a run whose turn comes while no code server answers keeps its place
+    queued = [run for run, status in statuses(url).items() if status == "QUEUED"]
+    webserver.query(url, CANCEL % next(run for run, status in statuses(url).items() if status == "STARTED"))
+    log = home / "logs" / "daemon.log"
+    assert wait_until(lambda: f"error dequeuing run {queued[-1]}" in log.read_text("utf-8"), seconds=120)
+    assert wait_until(lambda: statuses(url)[queued[-1]] == "QUEUED", seconds=30)
     before = statuses(url)
     url = start(project, home)
+    assert wait_until(lambda: statuses(url)[queued[-1]] == "STARTED", seconds=300)
     cut_off = {run for run, status in before.items() if status in ("STARTING", "STARTED")}
     after = statuses(url)
     assert {after[run] for run in cut_off} == {"FAILURE"}

@@ -45,7 +45,7 @@ def said(ahead: timedelta) -> str:
     """How far a clock is off.
 
     >>> said(timedelta(hours=2)), said(timedelta(minutes=-90))
-    ('2 h ahead of', '90 min behind')
+    ('2 h ahead of', '1 h 30 min behind')
     """
     rounded = timedelta(seconds=round(abs(ahead).total_seconds()))
     return f"{format_duration(rounded)} {'ahead of' if ahead > timedelta(0) else 'behind'}"

@@ -73,7 +73,9 @@ class Stack:
         Raises:
             CommandError: it failed, and that was to be checked.
         """
-        self.said.append(" ".join(("feature-platform", *arguments)))
+        said = " ".join(("feature-platform", *arguments))
+        if arguments[0] != "status":  # to look is to do nothing
+            self.said.append(said)
         done = subprocess.run(
             [sys.executable, "-m", "feature_platform.cli.main", *arguments],
             env=self.environ(worker_clock=worker_clock),
@@ -84,7 +86,7 @@ class Stack:
             timeout=_COMMAND_SECONDS,
         )
         if check and done.returncode:
-            raise CommandError(f"{self.said[-1]} ended with {done.returncode}:\n{(done.stderr or done.stdout)[-3000:]}")
+            raise CommandError(f"{said} ended with {done.returncode}:\n{(done.stderr or done.stdout)[-3000:]}")
         return done.stdout
 
     def up(self, *, worker_clock: bool = False) -> None:

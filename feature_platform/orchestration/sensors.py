@@ -73,13 +73,15 @@ def find_elsewhere(
         "unreachable": tuple(find_unreachable(registry, settings.all_stores)),
         "clock": tuple(find_wrong_clocks(ledger, registry)),
         "run_failed": tuple(find_failed_runs(context.instance, ledger, registry, now=now)),
-        "run_stuck": tuple(find_stuck_runs(context.instance, registry, now=now)),
     }
     last = context.last_tick_completion_time
-    is_regular = bool(last) and now - datetime.fromtimestamp(last or 0.0, tz=UTC) < _REGULAR
-    if is_regular:  # after a pause of the daemon the canary was away, too, and needs its first round
-        found["canary"] = tuple(find_dead_canaries(ledger, registry, stores=tuple(settings.all_stores), now=now))
-    if context.repository_def is not None and is_regular:
+    if last is None or now - datetime.fromtimestamp(last, tz=UTC) >= _REGULAR:
+        # a pause: the daemon was down, or the machine asleep. Queue, canary and schedules were away, too, and are
+        # judged at the next look, when they had the time to go on
+        return found
+    found["run_stuck"] = tuple(find_stuck_runs(context.instance, registry, now=now))
+    found["canary"] = tuple(find_dead_canaries(ledger, registry, stores=tuple(settings.all_stores), now=now))
+    if context.repository_def is not None:
         found["automation"] = tuple(
             find_dead_automation(
                 context.instance, context.repository_def, registry, now=now, itself=context.sensor_name

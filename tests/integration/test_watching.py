@@ -401,6 +401,17 @@ def test_a_run_that_says_nothing_for_long_and_a_queue_that_stands_still(instance
     assert "of hangs is in progress and has said nothing for" in found[f"run {run.run_id}"].message
 
 
+def test_after_a_pause_nothing_is_judged_that_was_away_itself(missing, ledger, registry):
+    def judged(last_tick: datetime | None) -> set[str]:
+        context = dg.build_sensor_context(instance=missing.instance)
+        context._last_tick_completion_time = last_tick and last_tick.timestamp()
+        return set(find_elsewhere(context, missing.settings, registry, ledger, now=missing.now))
+
+    at_once = {"unreachable", "clock", "run_failed"}
+    assert judged(None) == judged(missing.now - HOUR) == at_once
+    assert judged(missing.now - HOUR / 60) == at_once | {"run_stuck", "canary"}
+
+
 @pytest.fixture
 def repository() -> dg.RepositoryDefinition:
     @dg.job

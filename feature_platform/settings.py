@@ -15,7 +15,7 @@ the online client uses it.
 | `FEATURE_PLATFORM_VALKEY_URL` | online store, `valkey://…` or `unix://…` |
 | `FEATURE_PLATFORM_STORE` | name of this online store (region) in the ledger (default: `default`) |
 | `FEATURE_PLATFORM_STORES` | further online stores (regions): a JSON object, name → address |
-| `FEATURE_PLATFORM_DAGSTER_URL` | Postgres of Dagster, `postgresql+psycopg2://…` |
+| `FEATURE_PLATFORM_DAGSTER_URL` | Postgres of Dagster, as `up` writes it; Dagster itself reads `DAGSTER_PG_URL` |
 | `FEATURE_PLATFORM_DUCKDB_MEMORY` | DuckDB's memory limit (default: `1GB`) |
 | `FEATURE_PLATFORM_DAGSTER_UI` | address of a Dagster UI that `up` did not start, for `materialize` and `backfill` |
 """

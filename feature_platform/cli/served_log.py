@@ -38,7 +38,7 @@ class _Instant(click.ParamType):  # type: ignore[type-arg]
 def drain(*, as_json: bool) -> None:
     """Bring the requests that clients have logged from the online store into the lake.
 
-    The Dagster asset served_features does the same every quarter of an hour.
+    The Dagster asset serving/served_features does the same every quarter of an hour.
     """
     from rich.console import Console
     from rich.progress import Progress

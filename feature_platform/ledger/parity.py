@@ -84,7 +84,7 @@ class ParityLedger(LedgerConnection):
         """The newest comparison that found a difference which no later one has cleared; None if there is none.
 
         What is merely late is none: the next sync settles it. Cleared is a difference by a later comparison of the same
-        sample, or of all entities, that found none.
+        sample, or of all entities, that found none. The same seed with a smaller fraction is a part of the sample.
         """
         rows = self._fetch(
             f"""
@@ -93,7 +93,7 @@ class ParityLedger(LedgerConnection):
                 select from parity_checked later
                 where later.view = found.view and later.store = found.store and later.ledger_seq > found.ledger_seq
                   and (later.differing = 0 or later.only_late)
-                  and (later.seed = found.seed or later.fraction >= 1))
+                  and (later.seed = found.seed and later.fraction >= found.fraction or later.fraction >= 1))
             order by ledger_seq desc limit 1
             """,
             (view_key, store),

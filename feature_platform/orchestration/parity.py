@@ -1,4 +1,4 @@
-"""One asset per served view for its parity, with the check `in_parity`; hourly, on another sample each time.
+"""One asset per served view for its parity in all stores, with the check `in_parity`; hourly, another sample each time.
 
 Rule: no sync waits for it and none is started by it. What is merely late is a warning, because freshness judges that;
 any other difference is an error. It repairs only where a person asks for it in the run's configuration.
@@ -6,7 +6,7 @@ any other difference is an error. It repairs only where a person asks for it in 
 
 # no `from __future__ import annotations` here: Dagster compares the annotation of `context` with its class
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -61,19 +61,31 @@ def build_parity_asset(settings: Settings, registry: FeatureRegistry, view: Feat
     )
     def parity(context: dg.AssetExecutionContext, config: ParityConfig) -> Iterator[dg.MaterializeResult[Any]]:
         # imported here: it loads DuckDB and pyarrow, which definitions do not need
+        from feature_platform.errors import FeaturePlatformError
         from feature_platform.ledger import Ledger
-        from feature_platform.sync.parity import check_parity, repair
+        from feature_platform.sync.parity import ParityReport, check_parity, repair
 
-        with dagster_failures():
-            with Ledger.connect(settings.ledger_url) as ledger:
-                open_difference = ledger.open_difference(view.key, settings.store)
-            # what differed is looked at again until it is found equal; else another sample each time
-            seed = open_difference.seed if open_difference else None
-            report = check_parity(settings, registry, view, seed=seed, **({"sample": None} if config.full else {}))
-            if config.repair and report.differing:
-                context.log.warning(f"{report.differing} of {report.compared} rows differed; repairing")
-                report = repair(settings, registry, report, run_id=context.run.run_id)
-        yield dg.MaterializeResult(metadata=_metadata(report), check_results=[_check_result(view, report)])
+        reports: list[ParityReport] = []
+        failed: FeaturePlatformError | None = None
+        with dagster_failures(), Ledger.connect(settings.ledger_url) as ledger:
+            for place in map(settings.at_store, settings.all_stores):
+                found = ledger.open_difference(view.key, place.store)
+                # what differed is looked at again, all of it, until it is found equal; else another sample each time
+                again: dict[str, Any] = {} if found is None else {"seed": found.seed, "at_least": found.fraction}
+                if config.full:
+                    again["sample"] = None
+                try:
+                    report = check_parity(place, registry, view, **again)
+                    if config.repair and report.differing:
+                        context.log.warning(f"{report.differing} of {report.compared} rows differed; repairing")
+                        report = repair(place, registry, report, run_id=context.run.run_id)
+                except FeaturePlatformError as error:  # the others are compared all the same
+                    failed = error
+                else:
+                    reports.append(report)
+            if failed is not None:
+                raise failed
+        yield dg.MaterializeResult(metadata=_metadata(_worst(reports)), check_results=[_check_result(view, reports)])
 
     return parity
 
@@ -100,16 +112,23 @@ def build_parity_schedule(job: "UnresolvedAssetJobDefinition") -> dg.ScheduleDef
     )
 
 
-def _check_result(view: FeatureView, report: "ParityReport") -> dg.AssetCheckResult:
+def _worst(reports: "Sequence[ParityReport]") -> "ParityReport":
+    return max(reports, key=lambda report: (bool(report.differing) and not report.only_late, report.differing))
+
+
+def _check_result(view: FeatureView, reports: "Sequence[ParityReport]") -> dg.AssetCheckResult:
+    """The verdict on all stores: the worst counts."""
+    report = _worst(reports)
+    where = f"store {report.store}: " if len(reports) > 1 else ""
     causes = ", ".join(f"{cause.value} {count}" for cause, count in report.causes.items() if count)
     return dg.AssetCheckResult(
         asset_key=keys.parity_key(view),
         check_name=CHECK,
         passed=not report.differing,
         severity=dg.AssetCheckSeverity.WARN if report.only_late else dg.AssetCheckSeverity.ERROR,
-        description=f"{report.differing} of {report.compared} rows differ: {causes}"
+        description=f"{where}{report.differing} of {report.compared} rows differ: {causes}"
         if report.differing
-        else f"{report.compared} rows compared, none differs",
+        else f"{sum(one.compared for one in reports)} rows compared, none differs",
         metadata=_metadata(report),
     )
 

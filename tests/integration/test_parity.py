@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 from offline_platform import Platform, declare, registry_of
+from online_support import running_valkey
 
 from feature_platform import lake
 from feature_platform.cli.main import main
@@ -19,15 +20,16 @@ from feature_platform.domain.feature_view import Column, OnlineTier
 from feature_platform.domain.types import ColumnType
 from feature_platform.errors import LedgerConflictError, RequestError
 from feature_platform.lake.sql import batches_table
+from feature_platform.ledger import Ledger
 from feature_platform.online.codec import Layout, tombstone
 from feature_platform.online.connection import Connection
 from feature_platform.online.keys import row_key
 from feature_platform.online.settings import ValkeyAddress
 from feature_platform.orchestration.parity import build_parity_asset
 from feature_platform.settings import Settings
-from feature_platform.sync import publish_schemas, sync
+from feature_platform.sync import publish_schemas, raise_failures, sync, sync_stores
 from feature_platform.sync.encoding import encode_keys
-from feature_platform.sync.parity import Cause, ParityReport, check_parity, repair
+from feature_platform.sync.parity import Cause, ParityReport, check_parity, checking, repair
 from feature_platform.sync.parity.sampling import Sample, entity_text
 
 MARCH = datetime(2026, 3, 1, tzinfo=UTC)
@@ -228,3 +230,27 @@ def test_asset_and_check(platform, valkey) -> None:
         (check,) = result.get_asset_check_evaluations()
         assert (check.check_name, check.passed) == ("in_parity", passed)
         assert check.metadata["missing"].value == (0 if passed else 1)
+
+
+def test_the_asset_compares_every_store_and_all_of_what_differed(platform, valkey, monkeypatch) -> None:
+    monkeypatch.setattr(checking.check_parity, "__kwdefaults__", checking.check_parity.__kwdefaults__ | {"sample": 20})
+    names = [f"c{i}" for i in range(100)]
+    platform.add(VIEW, MARCH, [row(name, 0, 1.0) for name in names])
+    with running_valkey() as region, Connection(ValkeyAddress.parse(region), 5.0) as us:
+        settings = dataclasses.replace(platform.settings, more_stores=(("us", region),))
+        raise_failures(sync_stores(settings, platform.registry, [VIEW], run_id="run"))
+        asset = build_parity_asset(settings, platform.registry, VIEW)
+        with Ledger.connect(settings.ledger_url) as ledger:
+            assert dg.materialize([asset]).success
+            assert ledger.last_parity("delays@1", "us"), "a region is compared, too"
+            # what a full comparison finds, a small sample of the same seed would not see
+            hidden = next(n for n in names if not Sample(fraction=0.5, seed="s").holds(f"{n},1".encode()))
+            us.call("DEL", key(hidden))
+            check_parity(settings.at_store("us"), platform.registry, VIEW, sample=None, seed="s")
+            (check,) = dg.materialize([asset]).get_asset_check_evaluations()
+            assert not check.passed and "store us: 1 of 100" in (check.description or "")
+            assert ledger.open_difference("delays@1", "us")
+            assert ledger.open_difference("delays@1", "default") is None
+            raise_failures(sync_stores(settings, platform.registry, [VIEW], run_id="run", rebuild=True))
+            (check,) = dg.materialize([asset]).get_asset_check_evaluations()
+            assert check.passed and ledger.open_difference("delays@1", "us") is None

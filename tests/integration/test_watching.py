@@ -563,6 +563,7 @@ def test_a_difference_stays_open_until_the_same_entities_are_found_equal(ledger,
     assert check("a", 2, only_late=True) == set()
     assert check("a", 2) == {"parity"}
     assert check("b", 0) == {"parity"}, "another sample proves nothing"
+    assert check("a", 0, fraction=0.05) == {"parity"}, "a part of the sample proves nothing of the rest"
     assert check("a", 0) == set()
     assert check("c", 1) == {"parity"}
     assert check("d", 0, fraction=1.0) == set()

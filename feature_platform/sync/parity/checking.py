@@ -48,6 +48,7 @@ def check_parity(
     *,
     store: str | None = None,
     sample: int | None = DEFAULT_SAMPLE,
+    at_least: float = 0.0,
     seed: str | None = None,
     lake: duckdb.DuckDBPyConnection | None = None,
     progress: Progress | None = None,
@@ -60,6 +61,8 @@ def check_parity(
         view: the view, or a reference to it.
         store: name of the store in the ledger (default: that of the settings).
         sample: about how many entities to compare; None compares all.
+        at_least: a fraction of the entities that the sample does not fall below: that of an earlier comparison, whose
+            entities are then, with its seed, all compared again, however many entities there are by now.
         seed: chooses the sample; by default another one each time.
         lake: an open connection to read the lake through; by default one of its own.
         progress: told how far it is.
@@ -82,7 +85,7 @@ def check_parity(
     ):
         for look in range(MAX_LOOKS):
             look_at = _Look(view, store, ledger, online, reading)
-            report = look_at.compare(sample, seed, progress)
+            report = look_at.compare(sample, seed, progress, at_least=at_least)
             # a store or a ledger that moved meanwhile may have been seen half way: not what a difference is reported on
             if not report.differing or not look_at.moved() or look == MAX_LOOKS - 1:
                 break
@@ -139,13 +142,14 @@ def repair(
             Ledger.connect(settings.ledger_url) as ledger,
         ):
             replay(online, ledger, registry.view(report.view), report.store, again=True)
-    # the same fraction and seed choose the same entities
+    # the same fraction and seed choose the same entities, and a greater fraction these and more
     return check_parity(
         settings,
         registry,
         report.view,
         store=report.store,
         sample=None if report.fraction >= 1 else round(report.fraction * report.entities),
+        at_least=report.fraction,
         seed=report.seed,
         lake=lake,
     )
@@ -168,7 +172,7 @@ class _Look:
         self._seen = online.probe([view.key])
         self._published = ledger.published_batches(view.key)
 
-    def compare(self, sample: int | None, seed: str, progress: Progress | None) -> ParityReport:
+    def compare(self, sample: int | None, seed: str, progress: Progress | None, *, at_least: float) -> ParityReport:
         """Compare a sample."""
         started = time.monotonic()
         view, held = self._view, self._seen.positions[self._view.key]
@@ -183,7 +187,7 @@ class _Look:
         places = Places(store=position, synced=self._ledger.synced_position(view.key, self._store), head=head)
         derivation = Derivation(published=self._published)
         entities = count_entities(self._lake, view, derivation, head)
-        fraction = 1.0 if sample is None or sample >= entities else sample / entities
+        fraction = 1.0 if sample is None or sample >= entities else max(sample / entities, at_least)
         chosen = Sample(fraction=fraction, seed=seed)
         layouts = catalog.load(self._online).layouts
         layouts_of_view = {number: layout for (key, number), layout in layouts.items() if key == view.key}

@@ -122,6 +122,19 @@ class SyncLedger(LedgerConnection):
             )
         )
 
+    def is_of_this_ledger(self, view_key: str, store: str, position: int) -> bool:
+        """Whether a sync that this ledger knows may have brought the store to exactly this position.
+
+        A store that this ledger never synced may be the copy, or the new name, of one that it did.
+        """
+        return bool(
+            self._fetch_value(
+                "select exists (select from sync_began where view = %s and to_position = %s and (store = %s"
+                " or not exists (select from sync_began where view = %s and store = %s)))",
+                (view_key, position, store, view_key, store),
+            )
+        )
+
     def online_at(self, view_key: str, store: str) -> dict[str, datetime]:
         """Per published batch the end of the first completed sync that covers it; batches not yet online are absent."""
         rows = self._fetch(

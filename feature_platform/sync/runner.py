@@ -176,6 +176,15 @@ class _Attempt:
                 hint="the store was written from another ledger: point FEATURE_PLATFORM_VALKEY_URL to a store of "
                 "this project, or empty that one",
             )
+        for position in {begun.furthest, *(part.position for part in begun.parts)} - {0}:
+            # a ledger that was restored from a backup grows past what the store got of its other future: by numbers
+            # alone the two would then agree, and values that nobody knows of be served for good
+            if not ledger.is_of_this_ledger(view.key, self._store, position):
+                raise LedgerConflictError(
+                    f"the online store holds {view.key} as of position {position}, where this ledger never brought it",
+                    found="a store that was written from another ledger, or from this one before it was restored",
+                    hint="empty this store, then sync: an empty one is written anew",
+                )
         start = 0 if rebuild else begun.position
         left = None if rebuild else self._left(begun, head)
         if left is not None:

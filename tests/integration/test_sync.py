@@ -337,6 +337,24 @@ def test_a_store_of_another_ledger_is_refused(platform, run, valkey) -> None:
         run()
 
 
+def test_a_ledger_that_was_restored_does_not_grow_past_what_the_store_got_of_its_other_future(platform, run, valkey):
+    """Lost with the ledger: positions 2 and 3. Its new ones are other batches, and their numbers catch up."""
+    platform.add(VIEW, MARCH, [row("UA", 0, 1.0)])
+    run()
+    functions.load(valkey)
+    assert functions.advance(valkey, VIEW.key, functions.begin(valkey, VIEW.key), 3)
+    for day in (1, 2, 3):
+        with pytest.raises(LedgerConflictError, match="position 3"):
+            run()
+        platform.add(VIEW, MARCH + day * DAY, [row("AA", day, 2.0)])
+    with pytest.raises(LedgerConflictError, match="position 3, where this ledger never brought it"):
+        run()
+    valkey.call("FLUSHALL")
+    assert run().to_position == 4
+    # a store under another name, or a copy of it, is the same store
+    assert run(store="renamed").from_position == 4
+
+
 def test_positions_never_move_back_and_belong_to_one_server(valkey) -> None:
     functions.load(valkey)
     begun = functions.begin(valkey, "v@1")

@@ -176,6 +176,13 @@ class Journal(LedgerConnection):
             return SourceLoad(source=name, loaded_through=through, watermark=watermark, loaded_at=loaded_at)
         return None
 
+    def first_loaded_at(self, source: str) -> datetime | None:
+        """When a source was loaded for the first time; None if it never was."""
+        first: datetime | None = self._fetch_value(
+            "select min(loaded_at) from source_loads where source = %s", (source,)
+        )
+        return first
+
     def record_deployment(self, *, platform_version: str, manifest_hash: str, views: Mapping[str, Any]) -> None:
         """Record a deploy: what each view's table, columns, owner and code were from then on."""
         with self._append() as append:

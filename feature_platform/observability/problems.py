@@ -120,9 +120,11 @@ def _silent(
 ) -> Iterator[Problem]:
     """A source that brings nothing new: its loads may succeed all the same, and what is computed looks fresh."""
     load = ledger.source_load(source.name)
-    if load is None or load.watermark is None:
+    if load is None:
         return
-    state, allowed = compare(source.freshness, now - load.watermark)
+    # one that never brought a row is as silent as one that stopped
+    newest = load.watermark or ledger.first_loaded_at(source.name) or load.loaded_at
+    state, allowed = compare(source.freshness, now - newest)
     if state is FreshnessState.FRESH or allowed is None:
         return
     yield problem_of_view(
@@ -131,9 +133,9 @@ def _silent(
         registry,
         place=f"source {source.name}",
         severity=state.value,
-        message=f"source {source.name} of {view.key} has brought nothing for {format_duration(now - load.watermark)}"
-        f" (newest row {load.watermark.isoformat()}), {format_duration(allowed)} are allowed; loaded through"
-        f" {load.loaded_through.isoformat()}",
+        message=f"source {source.name} of {view.key} has brought nothing for {format_duration(now - newest)}"
+        f" ({f'newest row {newest.isoformat()}' if load.watermark else 'no row ever'}), {format_duration(allowed)} are"
+        f" allowed; loaded through {load.loaded_through.isoformat()}",
     )
 
 

@@ -200,6 +200,32 @@ def test_a_source_whose_loads_bring_nothing_is_told_to_the_owners_of_its_views(l
     assert told(now + timedelta(hours=13)) == [(subject, "error", view.owner.name)]
 
 
+def test_a_source_that_never_brought_a_row_is_silent_however_often_it_is_loaded(ledger, view):
+    source = Source(
+        unique_id="source.tiny.raw.codes",
+        name="raw.codes",
+        schema="raw",
+        table="codes",
+        loaded_at_field="at",
+        event_time="at",
+        reporting_lag=timedelta(0),
+        freshness=FreshnessSla(warn_after=timedelta(hours=4), error_after=None),
+    )
+    registry = registry_of(replace(view, sources=(source,)))
+    began = ledger.now()
+    for hour in range(3):
+        at = began + timedelta(hours=hour)
+        ledger.record_source_load("raw.codes", loaded_through=at, row_count=0, watermark=None, run_id="load")
+    at = lambda hours: [  # noqa: E731
+        one.message
+        for one in find_problems(ledger, registry, stores=("default",), now=began + timedelta(hours=hours))
+        if one.kind == "source"
+    ]
+    assert at(3) == []
+    (message,) = at(5)
+    assert "has brought nothing for" in message and "(no row ever)" in message
+
+
 def test_the_lags_of_the_stages_add_up_to_the_age_and_name_the_one_that_stands_still(ledger, view):
     source = Source(
         unique_id="source.tiny.raw.flights",

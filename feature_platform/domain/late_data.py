@@ -112,6 +112,7 @@ class LatePartition:
     found_seq: int
     """Number of the last scan that found some of the rows."""
     found_at: datetime
+    """Since when rows are known that no batch was opened for. Others that are found meanwhile do not make it later."""
     active_batch: str
     active_rows: int
     compute_seconds: float

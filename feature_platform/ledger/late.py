@@ -174,7 +174,9 @@ with active as (
 ),
 late as (
     select f.*, s.source, s.scanned_at, a.batch_id as active_batch, a.batch_seq as active_seq,
-           a.row_count as active_rows
+           a.row_count as active_rows,
+           (select max(b.batch_seq) from batches b
+            where b.view = f.view and b.partition_start = f.partition_start) as tried_seq
     from late_partitions f
     join late_scans s using (ledger_seq)
     join active a on a.partition_start = f.partition_start
@@ -186,7 +188,8 @@ partitions as (
     select partition_start, partition_end, grain, array_agg(distinct source order by source) as sources,
            sum(row_count) as row_count, min(oldest_event) as oldest_event, min(first_arrival) as first_arrival,
            max(last_arrival) as last_arrival, max(lag_max_seconds) as lag_max_seconds, max(ledger_seq) as found_seq,
-           max(scanned_at) as found_at, active_batch, active_seq, active_rows, max(view) as view
+           coalesce(min(scanned_at) filter (where ledger_seq > tried_seq), max(scanned_at)) as found_at, active_batch,
+           active_seq, active_rows, max(view) as view
     from late group by partition_start, partition_end, grain, active_batch, active_seq, active_rows
 )
 select p.partition_start, p.partition_end, p.grain, p.sources, p.row_count, p.oldest_event, p.first_arrival,

@@ -148,6 +148,24 @@ def test_a_failed_attempt_is_not_repeated_for_the_same_rows(late):
     assert late.states() == {"2024-01-04": LateState.DUE}
 
 
+def test_rows_that_go_on_coming_do_not_make_what_is_due_look_new(late):
+    late.arrive((7, 1.0, "2024-01-04 23:00"), at="2024-01-06 00:00")
+    late.scan()
+    ((first,),) = (late.ledger.late_partitions(VIEW),)
+    late.arrive((7, 1.0, "2024-01-04 23:10"), at="2024-01-07 00:00")
+    late.scan()
+    ((again,),) = (late.ledger.late_partitions(VIEW),)
+    assert (again.row_count, again.found_at) == (2, first.found_at), "nothing has recomputed it since the first"
+    late.arrive((7, 5000.0, "2024-01-04 23:20"), at="2024-01-07 12:00")
+    late.scan()
+    with pytest.raises(Exception, match="blocking check"):
+        late.tiny.materialize("user_activity", "2024-01-04")
+    late.arrive((7, 1.0, "2024-01-04 23:30"), at="2024-01-08 00:00")
+    late.scan()
+    ((new,),) = (late.ledger.late_partitions(VIEW),)
+    assert new.found_at > again.found_at, "what an attempt was made for is not overdue"
+
+
 def test_beyond_the_window(late):
     late.arrive((7, 1.0, "2024-01-04 23:00"), at="2024-01-11 12:00")
     late.scan()

@@ -19,6 +19,7 @@ from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_view import FeatureView, OnlineTier
 from feature_platform.orchestration import keys
+from feature_platform.orchestration.requests import RANGE_TAGS
 
 if TYPE_CHECKING:
     from feature_platform.ledger import Ledger
@@ -31,10 +32,13 @@ STUCK_AFTER = timedelta(hours=1)
 QUEUED_AFTER = timedelta(minutes=15)
 """With no run in progress: who should start the queued ones does not."""
 _MOST_RUNS = 50
+_MOST_FAILED = 2_000
+"""Of one thing that fails all the time; it must not push another that failed once out of sight."""
 RETRIED_WITHIN = timedelta(minutes=10)
 """Dagster tries once to make the run that tries again; if the code server is away then, there will be none."""
 _WILL_RETRY = "dagster/will_retry"
 _RETRIED_AS = "dagster/auto_retry_run_id"
+_PARTITION_TAGS = ("dagster/partition", *RANGE_TAGS)
 _LONGEST_REASON = 300
 _IN_PROGRESS = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
@@ -74,16 +78,19 @@ def find_failed_runs(
     from feature_platform.observability import problem_of_platform, problem_of_view
 
     failed = instance.get_run_records(
-        dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=now - LOOKED_BACK), limit=_MOST_RUNS
+        dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=now - LOOKED_BACK), limit=_MOST_FAILED
     )
+    attempts: defaultdict[object, list[dg.RunRecord]] = defaultdict(list)
+    for record in failed:  # newest first
+        if not _is_tried_again(record, now=now):
+            attempts[_what(record)].append(record)
     missing: defaultdict[str, list[dg.RunRecord]] = defaultdict(list)
     views = _views_by_asset(registry)
     settled = _Settled(ledger)
-    for record in failed:
-        if _is_tried_again(record, now=now):
-            continue
-        for subject in _left_undone(instance, settled, registry, record):
-            missing[subject].append(record)
+    for records in attempts.values():
+        # what is made since the last attempt is made since those before it
+        for subject in _left_undone(instance, settled, registry, records[0]):
+            missing[subject] += records
     for subject, records in missing.items():
         newest = records[0]
         said = (
@@ -92,7 +99,10 @@ def find_failed_runs(
         )
         view = views.get(subject)
         if view is not None:
-            yield problem_of_view("run_failed", view, registry, severity="error", message=f"{view.key}: {said}")
+            place = "" if subject == view.key else f"asset {subject}"
+            yield problem_of_view(
+                "run_failed", view, registry, place=place, severity="error", message=f"{place or view.key}: {said}"
+            )
         else:
             yield problem_of_platform("run_failed", subject, registry, severity="error", message=f"{subject}: {said}")
 
@@ -113,6 +123,18 @@ def find_stuck_runs(instance: dg.DagsterInstance, registry: FeatureRegistry, *, 
                 severity="error",
                 message=f"run {run_id[:8]} of {_job(record)} is in progress and has said nothing for"
                 f" {format_duration(silent)}",
+            )
+    for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.NOT_STARTED]), limit=_MOST_RUNS):
+        waited = now - record.create_timestamp
+        if waited > STUCK_AFTER:  # who made it died before it was queued: nobody will
+            run_id = record.dagster_run.run_id
+            yield problem_of_platform(
+                "run_stuck",
+                f"run {run_id}",
+                registry,
+                severity="error",
+                message=f"run {run_id[:8]} of {_job(record)} was made {format_duration(waited)} ago and never queued;"
+                " nothing else is asked for of its views as long as it is there: delete it",
             )
     queued = instance.get_run_records(
         dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]), limit=1, order_by="create_timestamp", ascending=True
@@ -155,6 +177,13 @@ def _left_undone(
         elif not _is_made_since(instance, one):
             found[one.asset.to_user_string()] = None
     yield from found
+
+
+def _what(record: dg.RunRecord) -> object:
+    """What a run was asked for; runs of which it is the same are attempts at one thing."""
+    run = record.dagster_run
+    parts = (run.asset_selection, run.asset_check_selection, run.resolved_op_selection, run.step_keys_to_execute)
+    return run.job_name, *(frozenset(part or ()) for part in parts), *map(run.tags.get, _PARTITION_TAGS)
 
 
 def _is_tried_again(record: dg.RunRecord, *, now: datetime) -> bool:

@@ -100,11 +100,16 @@ class IncidentLedger(LedgerConnection):
         return tuple(NoticeTaken(incident_id=r[0], event=r[1], route=r[2], taken_at=r[3]) for r in rows)
 
     def beat(self, parts: Mapping[str, datetime]) -> None:
-        """Keep when parts last said that they live; an older beat than the one that is known changes nothing."""
+        """Keep when parts last said that they live; an older beat than the one that is known changes nothing.
+
+        One that lies ahead of the clock was said by a clock that has been set back since, and counts no more: it would
+        make a part look alive until that instant comes, however long it is dead.
+        """
         with self._append() as append:
             append.insert(
                 "insert into heartbeats (part, beat_at) values %s on conflict (part)"
-                " do update set beat_at = greatest(heartbeats.beat_at, excluded.beat_at) returning 1",
+                " do update set beat_at = case when heartbeats.beat_at > clock_timestamp() + interval '1 minute'"
+                " then excluded.beat_at else greatest(heartbeats.beat_at, excluded.beat_at) end returning 1",
                 sorted(parts.items()),
             )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.feature_view import OnlineTier
 from feature_platform.domain.serving_history import Sighting
-from feature_platform.errors import StoreUnavailableError
+from feature_platform.errors import FeaturePlatformError
 from feature_platform.ledger import Ledger
 from feature_platform.observability.kinds import Problem, problem_of_platform
 from feature_platform.online.keys import VIEWS
@@ -69,12 +69,12 @@ def find_unreachable(registry: FeatureRegistry, stores: Mapping[str, str]) -> It
             )
 
 
-def _silence(valkey_url: str) -> StoreUnavailableError | None:
+def _silence(valkey_url: str) -> FeaturePlatformError | None:
     """Why a store does not answer; None if it does."""
     try:
         with closing(open_store(valkey_url, TIMEOUT_SECONDS)) as online:
             online.call("EXISTS", VIEWS)
             online.probe(())  # of a cluster, every primary
-    except StoreUnavailableError as error:
+    except FeaturePlatformError as error:  # a password that is refused, too: clients are answered no better
         return error
     return None

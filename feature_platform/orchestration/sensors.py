@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from feature_platform.declaration import FeatureRegistry
+from feature_platform.errors import ConfigurationError, LedgerUnavailableError, StoreUnavailableError, without_passwords
 from feature_platform.orchestration.dead_runs import give_up_batches_of_dead_runs
 from feature_platform.orchestration.watching_automation import find_dead_automation
 from feature_platform.orchestration.watching_runs import find_failed_runs, find_stuck_runs
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 INCIDENT_SENSOR = "incidents"
 STORE_SENSOR = "look_at_online_store"
 _SECONDS_BETWEEN_LOOKS = 60
+_LOOK = "look for "
+_LONGEST_REASON = 300
 _REGULAR = timedelta(minutes=5)
 """Looks that are further apart than this had a pause between them."""
 
@@ -61,32 +64,59 @@ def build_incident_sensor(settings: Settings, registry: FeatureRegistry) -> dg.S
 def find_elsewhere(
     context: dg.SensorEvaluationContext, settings: Settings, registry: FeatureRegistry, ledger: Ledger, *, now: datetime
 ) -> dict[str, Sequence[Problem]]:
-    """What is wrong and not in the ledger, by kind; a kind that cannot be judged now is absent."""
+    """What is wrong and not in the ledger, by kind; a kind that cannot be judged now is absent.
+
+    That one kind cannot be judged says nothing against the others, and is told as well: a watch that fell over it would
+    tell nobody of anything.
+    """
     # imported here: it loads psycopg2 and libvalkey
     from feature_platform.observability import (
         find_dead_canaries,
         find_unreachable,
         find_wrong_clocks,
+        known_to_watch,
+        problem_of_platform,
     )
 
-    found: dict[str, Sequence[Problem]] = {
-        "unreachable": tuple(find_unreachable(registry, settings.all_stores)),
-        "clock": tuple(find_wrong_clocks(ledger, registry)),
-        "run_failed": tuple(find_failed_runs(context.instance, ledger, registry, now=now)),
+    instance, repository = context.instance, context.repository_def
+    looks: dict[str, Callable[[], Iterable[Problem]]] = {
+        "unreachable": lambda: find_unreachable(registry, settings.all_stores),
+        "clock": lambda: find_wrong_clocks(ledger, registry),
+        "run_failed": lambda: find_failed_runs(instance, ledger, registry, now=now),
     }
     last = context.last_tick_completion_time
-    if last is None or now - datetime.fromtimestamp(last, tz=UTC) >= _REGULAR:
-        # a pause: the daemon was down, or the machine asleep. Queue, canary and schedules were away, too, and are
-        # judged at the next look, when they had the time to go on
-        return found
-    found["run_stuck"] = tuple(find_stuck_runs(context.instance, registry, now=now))
-    found["canary"] = tuple(find_dead_canaries(ledger, registry, stores=tuple(settings.all_stores), now=now))
-    if context.repository_def is not None:
-        found["automation"] = tuple(
-            find_dead_automation(
-                context.instance, context.repository_def, registry, now=now, itself=context.sensor_name
+    # after a pause the daemon was down, or the machine asleep. Queue, canary and schedules were away, too, and are
+    # judged at the next look, when they had the time to go on
+    if last is not None and now - datetime.fromtimestamp(last, tz=UTC) < _REGULAR:
+        looks["run_stuck"] = lambda: find_stuck_runs(instance, registry, now=now)
+        looks["canary"] = lambda: find_dead_canaries(ledger, registry, stores=tuple(settings.all_stores), now=now)
+        if repository is not None:
+            looks["automation"] = lambda: find_dead_automation(
+                instance, repository, registry, now=now, itself=context.sensor_name
             )
-        )
+    found: dict[str, Sequence[Problem]] = {}
+    blind: list[Problem] = []
+    for kind, look in looks.items():
+        try:
+            found[kind] = tuple(look())
+        except LedgerUnavailableError:
+            raise  # nothing can be told
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+            said = " ".join(without_passwords(str(error)).split())[:_LONGEST_REASON]
+            blind.append(
+                problem_of_platform(
+                    "automation",
+                    f"{_LOOK}{kind}",
+                    registry,
+                    severity="error",
+                    message=f"the sensor {INCIDENT_SENSOR} cannot look for `{kind}`, which stays as it was:"
+                    f" {type(error).__name__}: {said}",
+                )
+            )
+    if blind:
+        known = [one for one in ledger.incidents(open_only=True) if one.kind == "automation"]
+        others = known_to_watch(one for one in known if not one.subject.startswith(_LOOK))
+        found["automation"] = (*found.get("automation", others), *blind)
     return found
 
 
@@ -109,7 +139,6 @@ def build_store_sensor(settings: Settings, registry: FeatureRegistry) -> dg.Sens
     )
     def look(_: dg.SensorEvaluationContext) -> dg.SkipReason:
         # imported here: it loads psycopg2 and libvalkey
-        from feature_platform.errors import StoreUnavailableError
         from feature_platform.ledger import Ledger
         from feature_platform.observability import look_at_store
 
@@ -118,7 +147,7 @@ def build_store_sensor(settings: Settings, registry: FeatureRegistry) -> dg.Sens
             for store, url in settings.all_stores.items():
                 try:
                     report = look_at_store(ledger, registry, store=store, valkey_url=url)
-                except StoreUnavailableError as error:  # an answer about the store, and no failure of the sensor
+                except (StoreUnavailableError, ConfigurationError) as error:  # an answer, and no failure of the sensor
                     said.append(str(error))
                 else:
                     said.append(str(report) if report else "no view is served online")

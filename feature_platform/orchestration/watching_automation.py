@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from dagster._core.scheduler.instigation import TickStatus
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.durations import format_duration
@@ -24,6 +25,8 @@ PATIENCE = timedelta(minutes=10)
 """A round of the daemon may take longer than a sensor's interval."""
 FAILED_TICKS = 3
 """In a row, before a sensor is said to fail: it tries again by itself within a minute."""
+_ENDED = [TickStatus.SKIPPED, TickStatus.SUCCESS, TickStatus.FAILURE]
+"""One that is under way says nothing yet: what failed before it has not got well by its beginning."""
 _CRON_HISTORY = timedelta(days=200)
 
 
@@ -78,7 +81,7 @@ def _schedule(instance: dg.DagsterInstance, schedule: dg.ScheduleDefinition, sta
         return "was never seen by the daemon"
     if not state.is_running:
         return _SWITCHED_OFF
-    ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)
+    ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1, statuses=_ENDED)
     if ticks and ticks[0].is_failure:
         return f"fails: {_error(ticks[0])}"
     lines = [schedule.cron_schedule] if isinstance(schedule.cron_schedule, str) else [*schedule.cron_schedule]
@@ -96,7 +99,7 @@ def _sensor(instance: dg.DagsterInstance, sensor: dg.SensorDefinition, state: An
         return "was never seen by the daemon"
     if not state.is_running:
         return _SWITCHED_OFF
-    ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=FAILED_TICKS)
+    ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=FAILED_TICKS, statuses=_ENDED)
     if len(ticks) == FAILED_TICKS and all(tick.is_failure for tick in ticks):
         return f"fails: {_error(ticks[0])}"
     data = state.instigator_data

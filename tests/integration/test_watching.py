@@ -47,7 +47,7 @@ from feature_platform.observability import (
     watch,
 )
 from feature_platform.observability.missing import MAX_ATTEMPTS
-from feature_platform.orchestration import keys
+from feature_platform.orchestration import keys, sensors
 from feature_platform.orchestration.missing import ASKED_AFTER, build_missing_sensor
 from feature_platform.orchestration.requests import RANGE_TAGS
 from feature_platform.orchestration.sensors import find_elsewhere
@@ -459,16 +459,16 @@ class Daemon:
         else:
             self.instance.add_instigator_state(state)
 
-    def failed(self, name: str, *, at: datetime) -> None:
+    def failed(self, name: str, *, at: datetime, status: TickStatus = TickStatus.FAILURE) -> None:
         state = self.state(name, ticked_at=at, status=InstigatorStatus.DECLARED_IN_CODE)
         self.instance.create_tick(
             TickData(
                 instigator_origin_id=state.instigator_origin_id,
                 instigator_name=name,
                 instigator_type=state.instigator_type,
-                status=TickStatus.FAILURE,
+                status=status,
                 timestamp=at.timestamp(),
-                error=SerializableErrorInfo("it broke", [], None),
+                error=SerializableErrorInfo("it broke", [], None) if status is TickStatus.FAILURE else None,
                 selector_id=state.selector_id,
             )
         )
@@ -509,6 +509,9 @@ def check_automation(instance, repository, registry) -> None:
             daemon.failed(name, at=now - timedelta(minutes=minute))
     assert set(dead()) == {"schedule every_ten"}  # a sensor tries again within a minute
     daemon.failed("looks", at=now)
+    assert set(dead()) == {"schedule every_ten", "sensor looks"}
+    for name in ("every_ten", "looks"):  # the next one is under way while it is looked at
+        daemon.failed(name, at=now, status=TickStatus.STARTED)
     assert set(dead()) == {"schedule every_ten", "sensor looks"}
 
 
@@ -723,3 +726,73 @@ def test_every_kind_says_what_it_means_for_whom_and_what_to_run():
         assert kind.impact
         assert kind.page.endswith(".md")
         assert kind.command.startswith("feature-platform ")
+
+
+def test_what_fails_all_the_time_does_not_hide_what_failed_once(ledger, instance, registry, view, monkeypatch):
+    """Of 60 failed runs the first is of another job."""
+    jobs = Jobs(view, instance)
+    jobs.run("maintain")
+    for _ in range(60):
+        create_run_for_test(instance, job_name="look", status=dg.DagsterRunStatus.FAILURE)
+    found = told(find_failed_runs(instance, ledger, registry, now=datetime.now(UTC)))
+    assert set(found) == {"platform/maintenance", "look"}
+    assert "60 run(s) failed" in found["look"].message
+
+
+def test_a_failed_comparison_of_a_view_does_not_hide_its_missing_partitions(missing, ledger, registry, view):
+    @dg.asset(key=keys.parity_key(view))
+    def compares() -> None:
+        raise ValueError("no store")
+
+    dg.materialize([compares], instance=missing.instance, raise_on_error=False)
+
+    def opened() -> set[tuple[str, str]]:
+        also = find_elsewhere(
+            dg.build_sensor_context(instance=missing.instance), missing.settings, registry, ledger, now=missing.now
+        )
+        watch(ledger, registry, stores=("default",), now=missing.now, log=lambda: LOG, also=also, environ={})
+        return {(one.kind, one.subject) for one in ledger.incidents(open_only=True)} - {("stale", "x")}
+
+    opened()
+    place = f"{view.key} in asset {keys.parity_key(view).to_user_string()}"
+    assert {("run_failed", place), ("missing", view.key)} <= opened()
+
+
+def test_a_run_that_was_never_queued_is_told(instance, registry):
+    run = create_run_for_test(instance, job_name="daily", status=dg.DagsterRunStatus.NOT_STARTED)
+    now = datetime.now(UTC)
+    assert told(find_stuck_runs(instance, registry, now=now + HOUR / 2)) == {}
+    found = told(find_stuck_runs(instance, registry, now=now + 2 * HOUR))
+    assert "of daily was made" in found[f"run {run.run_id}"].message
+
+
+def test_one_kind_that_cannot_be_judged_leaves_the_others_and_is_told(missing, ledger, registry, monkeypatch):
+    context = dg.build_sensor_context(instance=missing.instance)
+    state = {"automation": "switched off"}
+    ledger.open_incident(kind="automation", subject="sensor x", severity="error", owner="platform", message="off")
+
+    def breaks(*_: object, **__: object):
+        raise KeyError(state["automation"])
+
+    monkeypatch.setattr(sensors, "find_failed_runs", breaks)
+    found = find_elsewhere(context, missing.settings, registry, ledger, now=missing.now)
+    assert "run_failed" not in found
+    assert [one.subject for one in found["unreachable"]] == ["store default"]
+    assert [one.subject for one in found["automation"]] == ["sensor x", "look for run_failed"], "what is open stays"
+    monkeypatch.undo()
+    assert "automation" not in find_elsewhere(context, missing.settings, registry, ledger, now=missing.now)
+
+
+def test_a_store_that_refuses_the_password_is_told_and_the_watch_goes_on(registry, valkey_server):
+    (problem,) = find_unreachable(registry, {"eu": valkey_server.replace("://", "://nobody:wrong@")})
+    assert problem.subject == "store eu"
+    assert "wrong@" not in problem.message
+
+
+def test_a_beat_ahead_of_the_clock_does_not_keep_a_dead_part_alive(ledger):
+    now = datetime.now(UTC)
+    ledger.beat({"watch": now + 24 * HOUR})  # the clock of Postgres was a day ahead, and was set back
+    ledger.beat({"watch": now})
+    assert ledger.heartbeats()["watch"] == now
+    ledger.beat({"watch": now - HOUR})
+    assert ledger.heartbeats()["watch"] == now

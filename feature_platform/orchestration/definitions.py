@@ -73,7 +73,7 @@ def build_definitions(
             *(build_parity_asset(settings, registry, view) for view in served_views(registry)),
             *(build_audit_asset(settings, view) for view in registry.views.values()),
             *([build_feature_log(settings, registry)] if is_served else []),
-            *(build_pushed_asset(settings, view) for view in pushable_views(registry)),
+            *(build_pushed_asset(settings, registry, view) for view in pushable_views(registry)),
             *(build_training_set(settings, registry, declared) for declared in registry.training_sets.values()),
             build_maintenance(settings, registry),
             *build_services(registry),

@@ -1,4 +1,4 @@
-"""One asset per view that takes pushes: its pushed rows in the lake, where training finds them.
+"""One asset per view that takes pushes: its pushed rows in the lake, where training finds them, and in every store.
 
 Rule: unpartitioned and repeatable at any time; how far the pushes were taken over is committed with their rows. A tick
 that finds nothing new starts no run.
@@ -27,7 +27,7 @@ def pushable_views(registry: FeatureRegistry) -> tuple[FeatureView, ...]:
     return tuple(view for view in registry.views.values() if view.push)
 
 
-def build_pushed_asset(settings: Settings, view: FeatureView) -> dg.AssetsDefinition:
+def build_pushed_asset(settings: Settings, registry: FeatureRegistry, view: FeatureView) -> dg.AssetsDefinition:
     """The asset of the rows pushed to a view."""
 
     @dg.asset(
@@ -42,10 +42,12 @@ def build_pushed_asset(settings: Settings, view: FeatureView) -> dg.AssetsDefini
     )
     def pushed(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         # imported here: it loads DuckDB and pyarrow, which definitions do not need
-        from feature_platform.sync.push import drain_pushes
+        from feature_platform.sync.push import drain_pushes, reach_stores
 
         with dagster_failures():
             result = drain_pushes(settings, view, progress=lambda rows: context.log.info(f"{rows} rows"))
+            # as long as a store has not got them nothing is materialized, and the next tick asks again
+            reach_stores(settings, registry, view)
         return dg.MaterializeResult(
             metadata={
                 "pushes": result.pushes,

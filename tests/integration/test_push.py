@@ -31,6 +31,7 @@ from feature_platform.online.connection import Connection
 from feature_platform.online.keys import push_key, row_key
 from feature_platform.online.settings import ValkeyAddress
 from feature_platform.online.writable import Server
+from feature_platform.orchestration import failing
 from feature_platform.orchestration.pushes import build_pushed_asset, build_pushes_schedule
 from feature_platform.settings import Settings
 from feature_platform.sync import publish_schemas, sync
@@ -452,7 +453,7 @@ def test_the_command(settings_in_environ, platform, client, monkeypatch, tmp_pat
 
 def test_the_asset_runs_when_something_was_pushed(platform, pusher) -> None:
     asset, schedule = (
-        build_pushed_asset(platform.settings, VIEW),
+        build_pushed_asset(platform.settings, platform.registry, VIEW),
         build_pushes_schedule(platform.settings, platform.registry),
     )
     definitions = dg.Definitions(assets=[asset], schedules=[schedule])
@@ -472,3 +473,35 @@ def test_the_asset_runs_when_something_was_pushed(platform, pusher) -> None:
         assert asked.asset_selection == [asset.key]
         assert dg.materialize([asset], instance=instance).success
         assert not tick(instance)
+
+
+def test_what_a_store_did_not_get_is_brought_by_the_asset_as_long_as_it_takes(platform, client) -> None:
+    """No batch is published meanwhile, so no sync comes by."""
+    away = dataclasses.replace(platform.settings, valkey_url="valkey://127.0.0.1:1")
+    with FeaturePusher(away, platform.registry) as pusher:
+        assert not pusher.push("clicks", [row(1, TODAY, 7)]).acknowledged
+    schedule = build_pushes_schedule(platform.settings, platform.registry)
+    asset = build_pushed_asset(platform.settings, platform.registry, VIEW)
+    repository = dg.Definitions(assets=[asset], schedules=[schedule]).get_repository_def()
+
+    def asked(instance: dg.DagsterInstance):
+        context = dg.build_schedule_context(
+            instance=instance, scheduled_execution_time=TODAY, repository_def=repository
+        )
+        return schedule.evaluate_tick(context).run_requests
+
+    with dg.instance_for_test() as instance, running_valkey() as region:
+        down = dataclasses.replace(platform.settings, more_stores=(("us", "valkey://127.0.0.1:1"),))
+        run = lambda settings: dg.materialize(  # noqa: E731
+            [build_pushed_asset(settings, platform.registry, VIEW)], instance=instance, raise_on_error=False
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(failing, "MAX_RETRIES", 0)
+            assert not run(down).success
+        assert read(client).values["n"] == 7, "another store that is down holds up nobody"
+        assert asked(instance), "and it is asked for again"
+        both = dataclasses.replace(platform.settings, more_stores=(("us", region),))
+        assert run(both).success
+        with FeatureClient.connect(region) as us:
+            assert read(us).values["n"] == 7
+        assert not asked(instance)

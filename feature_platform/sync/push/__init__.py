@@ -7,6 +7,7 @@ people: docs/reference/push.md.
 
 from feature_platform.sync.push.draining import PushDrain, drain_pushes
 from feature_platform.sync.push.pushing import FeaturePusher, PushResult, push
+from feature_platform.sync.push.reaching import reach_stores
 from feature_platform.sync.push.replaying import replay
 
-__all__ = ["FeaturePusher", "PushDrain", "PushResult", "drain_pushes", "push", "replay"]
+__all__ = ["FeaturePusher", "PushDrain", "PushResult", "drain_pushes", "push", "reach_stores", "replay"]

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from feature_platform.declaration import FeatureRegistry
     from feature_platform.ledger import Ledger
 
+_UNWATCHED_AFTER = timedelta(minutes=5)
+"""The watch looks every minute; the alert FeaturePlatformWatchDown waits as long."""
 _LATE_TO_DO = ("due", "running", "failed", "held", "beyond")
 """States of late partitions that somebody or something still has to end."""
 
@@ -104,6 +106,8 @@ class Report:
     problems: tuple[ProblemStatus, ...] = ()
     canaries: tuple[CanaryStatus, ...] = ()
     """Of each online store; none if no view is served."""
+    unwatched: str = ""
+    """Since when nobody looks for what the ledger does not know; empty if somebody does."""
     note: str = ""
     """Why less is known than could be."""
 
@@ -141,7 +145,7 @@ def _read(here: Settings, services: tuple[ServiceStatus, ...]) -> Report:
     from feature_platform.declaration import load_registry
     from feature_platform.late_data import partitions_by_state
     from feature_platform.ledger import Ledger
-    from feature_platform.observability import freshness_of, frontiers_of
+    from feature_platform.observability import WATCH, freshness_of, frontiers_of
 
     with Ledger.connect(here.ledger_url) as ledger:
         if not here.manifest_path.exists():
@@ -172,7 +176,24 @@ def _read(here: Settings, services: tuple[ServiceStatus, ...]) -> Report:
             )
         problems = _problems(ledger, registry, tuple(here.all_stores), now=now)
         canaries = _canaries(ledger, registry, tuple(here.all_stores), now=now)
-    return Report(services=services, views=tuple(views), problems=problems, canaries=canaries)
+        unwatched = _unwatched(ledger.heartbeats().get(WATCH), now=now)
+    return Report(services=services, views=tuple(views), problems=problems, canaries=canaries, unwatched=unwatched)
+
+
+def _unwatched(looked_at: datetime | None, *, now: datetime) -> str:
+    """Since when nobody watches: what the ledger has open of runs, schedules, stores and clocks is as it was then."""
+    if looked_at is None:
+        return "nobody watches yet: the sensor incidents has never looked at runs, schedules, stores and clocks"
+    if now - looked_at <= _UNWATCHED_AFTER:
+        return ""
+    return (
+        f"nobody watches: the sensor incidents has not looked for {format_duration(_whole_minutes(now - looked_at))};"
+        " runs, schedules, stores and clocks are shown as they were then, and no notice is sent"
+    )
+
+
+def _whole_minutes(length: timedelta) -> timedelta:
+    return timedelta(minutes=length // timedelta(minutes=1))
 
 
 def _canaries(
@@ -245,7 +266,9 @@ def _print(report: Report) -> None:
     stopped = [service.name for service in report.services if not service.running]
     if 0 < len(stopped) < len(report.services):  # all stopped: services that are elsewhere, or the note says it
         click.secho(f"not running: {', '.join(stopped)}; `feature-platform up` starts what is missing", fg="red")
-    elif report.views and not report.problems:
+    if report.unwatched:
+        click.secho(report.unwatched, fg="red")
+    elif report.views and not report.problems and not 0 < len(stopped) < len(report.services):
         click.secho("nothing is wrong", fg="green")
 
 

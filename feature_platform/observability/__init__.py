@@ -10,7 +10,7 @@ from feature_platform.observability.canaries import said_of as said_of_canary
 from feature_platform.observability.clocks import find_wrong_clocks
 from feature_platform.observability.freshness import Freshness, FreshnessState, ServedFacts, judge_freshness
 from feature_platform.observability.frontiers import Frontiers, frontiers_of
-from feature_platform.observability.incidents import WatchReport, watch
+from feature_platform.observability.incidents import WATCH, WatchReport, watch
 from feature_platform.observability.kinds import KINDS, Problem, known_to_watch, problem_of_platform, problem_of_view
 from feature_platform.observability.missing import cut_off_partitions, loaded_for, missing_partitions
 from feature_platform.observability.problems import find_problems, freshness_of, freshness_of_view
@@ -18,6 +18,7 @@ from feature_platform.observability.stores import StoreReport, find_unreachable,
 
 __all__ = [
     "KINDS",
+    "WATCH",
     "CanaryState",
     "Freshness",
     "FreshnessState",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from click.testing import CliRunner, Result
@@ -11,6 +12,7 @@ from tiny_platform import TinyPlatform
 
 from feature_platform.cli.main import main
 from feature_platform.ledger import Ledger
+from feature_platform.observability import WATCH
 from feature_platform.settings import PREFIX
 
 
@@ -51,6 +53,17 @@ def test_it_is_made_listed_shown_by_status_and_ended(tiny: TinyPlatform, command
     assert "no longer silent about stale of user_pulse@1" in ended.output
     assert [one["view"] for one in json.loads(command("list", "--json").output)] == ["user_activity@1"]
     assert "(over)" in command("list", "--all").output
+
+
+def test_status_says_that_nobody_watches(tiny: TinyPlatform, command: Callable[..., Result]) -> None:
+    said = lambda: json.loads(CliRunner().invoke(main, ["status", "--json"]).output)["unwatched"]  # noqa: E731
+    with Ledger.connect(tiny.settings.ledger_url) as ledger:
+        assert "has never looked" in said()
+        ledger.beat({WATCH: ledger.now() - timedelta(minutes=7)})
+        assert "has not looked for 7 min" in said()
+        assert "nobody watches" in CliRunner().invoke(main, ["status"]).output
+        ledger.beat({WATCH: ledger.now()})
+        assert said() == ""
 
 
 @pytest.mark.parametrize(

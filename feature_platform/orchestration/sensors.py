@@ -12,6 +12,7 @@ from feature_platform.declaration import FeatureRegistry
 from feature_platform.errors import ConfigurationError, LedgerUnavailableError, StoreUnavailableError, without_passwords
 from feature_platform.orchestration.dead_runs import give_up_batches_of_dead_runs
 from feature_platform.orchestration.watching_automation import find_dead_automation
+from feature_platform.orchestration.watching_backfills import find_failed_backfills
 from feature_platform.orchestration.watching_runs import find_failed_runs, find_stuck_runs
 from feature_platform.settings import Settings
 
@@ -82,7 +83,10 @@ def find_elsewhere(
     looks: dict[str, Callable[[], Iterable[Problem]]] = {
         "unreachable": lambda: find_unreachable(registry, settings.all_stores),
         "clock": lambda: find_wrong_clocks(ledger, registry),
-        "run_failed": lambda: find_failed_runs(instance, ledger, registry, now=now),
+        "run_failed": lambda: (
+            *find_failed_runs(instance, ledger, registry, now=now),
+            *find_failed_backfills(instance, ledger, registry, now=now),
+        ),
     }
     last = context.last_tick_completion_time
     # after a pause the daemon was down, or the machine asleep. Queue, canary and schedules were away, too, and are

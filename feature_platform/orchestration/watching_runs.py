@@ -53,7 +53,7 @@ class _Planned:
     storage_id: int
 
 
-class _Settled:
+class Settled:
     """Partitions of views that are accounted for; the ledger is asked once for each view, however many runs failed."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -86,7 +86,7 @@ def find_failed_runs(
             attempts[_what(record)].append(record)
     missing: defaultdict[str, list[dg.RunRecord]] = defaultdict(list)
     views = _views_by_asset(registry)
-    settled = _Settled(ledger)
+    settled = Settled(ledger)
     for records in attempts.values():
         # what is made since the last attempt is made since those before it
         for subject in _left_undone(instance, settled, registry, records[0]):
@@ -151,7 +151,7 @@ def find_stuck_runs(instance: dg.DagsterInstance, registry: FeatureRegistry, *, 
 
 
 def _left_undone(
-    instance: dg.DagsterInstance, settled: _Settled, registry: FeatureRegistry, record: dg.RunRecord
+    instance: dg.DagsterInstance, settled: Settled, registry: FeatureRegistry, record: dg.RunRecord
 ) -> Iterator[str]:
     """What a failed run was to make and nothing has made since: views by their key, other assets, or the job."""
     planned = _planned(instance, record)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.remote_origin import (
     InProcessCodeLocationOrigin,
     RemoteInstigatorOrigin,
@@ -53,6 +54,7 @@ from feature_platform.orchestration.requests import RANGE_TAGS
 from feature_platform.orchestration.sensors import find_elsewhere
 from feature_platform.orchestration.timetable import partitions_definition
 from feature_platform.orchestration.watching_automation import find_dead_automation
+from feature_platform.orchestration.watching_backfills import find_failed_backfills
 from feature_platform.orchestration.watching_runs import find_failed_runs, find_stuck_runs
 from feature_platform.settings import Settings
 
@@ -796,3 +798,33 @@ def test_a_beat_ahead_of_the_clock_does_not_keep_a_dead_part_alive(ledger):
     assert ledger.heartbeats()["watch"] == now
     ledger.beat({"watch": now - HOUR})
     assert ledger.heartbeats()["watch"] == now
+
+
+def test_a_backfill_that_was_given_up_is_told_until_its_partitions_are_published(missing, ledger, registry, view):
+    jobs = Jobs(view, missing.instance)
+    backfill = PartitionBackfill.from_asset_partitions(
+        backfill_id="lost",
+        asset_graph=jobs.repository.asset_graph,
+        partition_names=[DAY, "2026-03-06"],
+        asset_selection=[keys.view_key(view)],
+        backfill_timestamp=datetime.now(UTC).timestamp(),
+        tags={},
+        dynamic_partitions_store=missing.instance,
+        all_partitions=False,
+        title=None,
+        description=None,
+        run_config=None,
+    )
+    error = SerializableErrorInfo("the code server\nwent away", [], None)
+    look = lambda: told(  # noqa: E731
+        find_failed_backfills(missing.instance, ledger, registry, now=datetime.now(UTC))
+    )
+    missing.instance.add_backfill(backfill)
+    assert look() == {}
+    missing.instance.update_backfill(backfill.with_status(BulkActionStatus.FAILED).with_error(error))
+    publish(ledger, view, DAY)
+    ((subject, problem),) = look().items()
+    assert subject == f"{view.key} in backfill lost"
+    assert "1 of its 2 partition(s)" in problem.message and "the code server went away" in problem.message
+    publish(ledger, view, "2026-03-06")
+    assert look() == {}

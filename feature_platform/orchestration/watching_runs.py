@@ -38,6 +38,7 @@ RETRIED_WITHIN = timedelta(minutes=10)
 """Dagster tries once to make the run that tries again; if the code server is away then, there will be none."""
 _WILL_RETRY = "dagster/will_retry"
 _RETRIED_AS = "dagster/auto_retry_run_id"
+_BACKFILL = "dagster/backfill"
 _PARTITION_TAGS = ("dagster/partition", *RANGE_TAGS)
 _LONGEST_REASON = 300
 _IN_PROGRESS = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
@@ -84,14 +85,16 @@ def find_failed_runs(
     for record in failed:  # newest first
         if not _is_tried_again(record, now=now):
             attempts[_what(record)].append(record)
-    missing: defaultdict[str, list[dg.RunRecord]] = defaultdict(list)
+    missing: defaultdict[tuple[str, str], list[dg.RunRecord]] = defaultdict(list)
     views = _views_by_asset(registry)
     settled = Settled(ledger)
     for records in attempts.values():
         # what is made since the last attempt is made since those before it
         for subject in _left_undone(instance, settled, registry, records[0]):
-            missing[subject] += records
-    for subject, records in missing.items():
+            # history that somebody wants is another matter than what is due now, and hides nothing of it
+            backfill = records[0].dagster_run.tags.get(_BACKFILL, "") if subject in registry.views else ""
+            missing[subject, backfill] += records
+    for (subject, backfill), records in missing.items():
         newest = records[0]
         said = (
             f"{len(records)} run(s) failed, the last one {newest.dagster_run.run_id[:8]} of {_job(newest)}:"
@@ -99,9 +102,9 @@ def find_failed_runs(
         )
         view = views.get(subject)
         if view is not None:
-            place = "" if subject == view.key else f"asset {subject}"
+            place = f"runs of backfill {backfill}" if backfill else "" if subject == view.key else f"asset {subject}"
             yield problem_of_view(
-                "run_failed", view, registry, place=place, severity="error", message=f"{place or view.key}: {said}"
+                "run_failed", view, registry, place=place, severity="error", message=f"{subject}: {said}"
             )
         else:
             yield problem_of_platform("run_failed", subject, registry, severity="error", message=f"{subject}: {said}")
@@ -183,7 +186,12 @@ def _what(record: dg.RunRecord) -> object:
     """What a run was asked for; runs of which it is the same are attempts at one thing."""
     run = record.dagster_run
     parts = (run.asset_selection, run.asset_check_selection, run.resolved_op_selection, run.step_keys_to_execute)
-    return run.job_name, *(frozenset(part or ()) for part in parts), *map(run.tags.get, _PARTITION_TAGS)
+    return (
+        run.job_name,
+        run.tags.get(_BACKFILL),
+        *(frozenset(part or ()) for part in parts),
+        *map(run.tags.get, _PARTITION_TAGS),
+    )
 
 
 def _is_tried_again(record: dg.RunRecord, *, now: datetime) -> bool:

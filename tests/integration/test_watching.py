@@ -760,6 +760,16 @@ def test_a_failed_comparison_of_a_view_does_not_hide_its_missing_partitions(miss
     assert {("run_failed", place), ("missing", view.key)} <= opened()
 
 
+def test_failed_runs_of_a_backfill_are_told_apart_from_what_is_due(ledger, instance, registry, view):
+    jobs = Jobs(view, instance)
+    run_id = jobs.run("daily", DAY)
+    instance.add_run_tags(run_id, {"dagster/backfill": "history"})
+    look = lambda: set(told(find_failed_runs(instance, ledger, registry, now=datetime.now(UTC))))  # noqa: E731
+    assert look() == {f"{view.key} in runs of backfill history"}
+    jobs.run("daily", "2026-03-06")
+    assert look() == {f"{view.key} in runs of backfill history", view.key}
+
+
 def test_a_run_that_was_never_queued_is_told(instance, registry):
     run = create_run_for_test(instance, job_name="daily", status=dg.DagsterRunStatus.NOT_STARTED)
     now = datetime.now(UTC)

@@ -25,6 +25,7 @@ from feature_platform.settings import Settings
 
 SYNC_SENSOR = "sync_what_was_published"
 _SECONDS_BETWEEN_LOOKS = 30
+_FAILED_AGAIN = "7,37 * * * *"
 _LEAST_WINDOW = timedelta(seconds=60)
 
 
@@ -37,11 +38,15 @@ def after_publishing() -> dg.AutomationCondition[Any]:
     """When a sync of its own is due: batches were published by runs that did not sync, and nothing is under way.
 
     Missing partitions of the view do not matter (`eager()` would wait for them for ever); a backfill in progress
-    does, so that it is followed by one sync and not by one per run.
+    does, so that it is followed by one sync and not by one per run. A sync that failed is asked for again for as long
+    as it takes: a store that was away is not left behind until the next publish, which may be a day later.
     """
     condition = dg.AutomationCondition
     published = condition.any_deps_updated().since(condition.newly_requested() | condition.newly_updated())
-    return (published & ~condition.in_progress() & ~condition.any_deps_in_progress()).with_label("after_publishing")
+    failed = condition.execution_failed() & condition.cron_tick_passed(_FAILED_AGAIN)
+    return ((published | failed) & ~condition.in_progress() & ~condition.any_deps_in_progress()).with_label(
+        "after_publishing"
+    )
 
 
 def native_freshness(sla: FreshnessSla) -> dg.FreshnessPolicy | None:

@@ -41,7 +41,7 @@ MEMORY_GUARD_MB = 14_000
 SECONDS_GUARD = 900
 _OTHERS = ("DuckDB asof", "polars", "pandas", "Feast")
 _ALL = ("floor", "modelled", "served", "auto", *_OTHERS)
-_SAME_QUESTION = ("modelled", "modelled, hash", "modelled, asof", *_OTHERS)
+_SAME_QUESTION = ("modelled", "modelled, hash", "modelled, one scan", "modelled, asof", *_OTHERS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

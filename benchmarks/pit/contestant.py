@@ -23,7 +23,6 @@ Work = Callable[[Case, str], None]
 def ours(*, mode: str, ttl: bool = True, plan: str | None = None) -> Work:
     """`FeatureStore.get_historical_features(...).to_parquet`."""
     from feature_platform.offline import FeatureStore
-    from feature_platform.offline.point_in_time import Plan
     from feature_platform.settings import Settings
     from pit.world import TTL, Dataset, registry_of
 
@@ -36,9 +35,7 @@ def ours(*, mode: str, ttl: bool = True, plan: str | None = None) -> Work:
         wanted = ("name", "days", "letter", "superseded_every")
         views = [Dataset(**{k: v[k] for k in wanted}).view(ttl=TTL if ttl else None) for v in case["views"]]
         store = FeatureStore(settings, registry_of(views))
-        with store.get_historical_features(
-            case["labels"], "all", mode=mode, plan=Plan(plan) if plan else None
-        ) as features:
+        with store.get_historical_features(case["labels"], "all", mode=mode, plan=plan) as features:
             features.to_parquet(out)
 
     return work
@@ -161,6 +158,8 @@ def feast() -> Work:
 CONTESTANTS: dict[str, Callable[[], Work]] = {
     "modelled": lambda: ours(mode="modelled"),
     "modelled, hash": lambda: ours(mode="modelled", plan="hash"),
+    "modelled, one scan": lambda: ours(mode="modelled", plan="one_scan"),
+    "served, hash": lambda: ours(mode="served", plan="hash"),
     "modelled, asof": lambda: ours(mode="modelled", plan="asof"),
     "modelled, no ttl": lambda: ours(mode="modelled", ttl=False),
     "served": lambda: ours(mode="served"),

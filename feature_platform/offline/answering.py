@@ -17,6 +17,7 @@ from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_service import OutagePolicy
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP
 from feature_platform.domain.serving_history import ServedHistory
+from feature_platform.domain.types import usual_bytes
 from feature_platform.lake.failures import lake_errors
 from feature_platform.lake.sql import BATCH_ID, batches_table
 from feature_platform.lake.sql import quote_identifier as quote
@@ -161,19 +162,20 @@ class _Answering:
             if self._has_moments:
                 self._compare(join, batches, oldest=oldest)
         else:
-            self._serve_by_hash(join, batches, settled, oldest=oldest)
+            self._serve_by_scan(join, plan, batches, settled, oldest=oldest)
         if self._evidence.acknowledged is not None:
             self._merge_pushed(join, self._evidence.acknowledged, history, oldest=oldest)
 
-    def _serve_by_hash(
+    def _serve_by_scan(
         self,
         join: pit.ViewJoin,
+        plan: pit.Plan,
         batches: tuple[served.SeenBatch, ...],
         settled: tuple[served.SeenBatch, ...],
         *,
         oldest: datetime,
     ) -> None:
-        """Answer labels, and in the same two scans what syncs in flight may have made of them."""
+        """Answer labels, and in the same scans what syncs in flight may have made of them."""
         positions = self._candidates(join) if self._has_moments else []
         seen = ["_seen_from", "_seen_until"]
         if positions:
@@ -184,7 +186,8 @@ class _Answering:
             asked = pit.Statement(sql=served.asked_table(join))
             join = replace(join, labels=asked, has_candidates=True)
         rows = self._batch_rows("settled", settled, oldest, *seen)
-        self._run(*pit.hash_join(replace(join, rows=rows, bare_rows=self._bare_rows(settled, oldest))))
+        join = replace(join, rows=rows, bare_rows=self._bare_rows(settled, oldest))
+        self._run(*pit.scan_join(join, plan))
         if positions:
             self._run(*served.judge_candidates(join))
             self._ambiguous = self._count_ambiguous(join)
@@ -314,8 +317,12 @@ class _Answering:
         )
 
     def _choose(self, reach: pit.Reach, count: int) -> pit.Plan:
+        view, wanted = self._question.view, set(self._question.features)
         plan = self._question.plan or pit.choose_plan(
-            labels=count, rows=reach.rows, rows_in_reach=reach.rows_of_one_entity(self._question.view.ttl)
+            labels=count,
+            rows=reach.rows,
+            rows_in_reach=reach.rows_of_one_entity(view.ttl),
+            row_bytes=sum(usual_bytes(feature.type) for feature in view.features if feature.name in wanted),
         )
         self._plans.append(plan)
         return plan

@@ -83,7 +83,7 @@ class FeatureStore(TrainingSetDoors):
         provenance: bool = False,
         outages: str | None = None,
         at_sequence: int | None = None,
-        plan: pit.Plan | None = None,
+        plan: str | None = None,
     ) -> HistoricalFeatures:
         """The labels with, for each, the features as of its time.
 
@@ -103,15 +103,16 @@ class FeatureStore(TrainingSetDoors):
                 labels in them are answered by the service's declared `outage` policy. `never_happened` (`auto`):
                 labels in them are modelled.
             at_sequence: answer as of this ledger sequence (default: now). The same sequence gives the same values.
-            plan: how to join (default: by size).
+            plan: how to join: `hash`, `one_scan` or `asof` (default: by size); the answer is the same.
 
         Raises:
-            RequestError: the mode, a name, the sequence or the labels are wrong; its subclasses say what.
+            RequestError: the mode, the plan, a name, the sequence or the labels are wrong; its subclasses say what.
             RowsRetiredError: rows that were visible as of `at_sequence` were deleted since.
             NotDeployedError: a view has no table in the lake.
             MemoryLimitError: DuckDB needs more memory than it is given. Writing the answer may raise it as well.
         """
         chosen_mode, chosen_outages = pit.parse_mode(mode), pit.parse_outages(outages, mode)
+        chosen_plan = pit.parse_plan(plan)
         policy = self._outage_policy(service_or_refs)
         selections = self.registry.select(service_or_refs)
         views = [self.registry.views[selection.key] for selection in selections]
@@ -133,7 +134,7 @@ class FeatureStore(TrainingSetDoors):
                         labels=labels,
                         timestamp_column=timestamp_column,
                         mode=chosen_mode,
-                        plan=plan,
+                        plan=chosen_plan,
                         answer=f"answer_{number}",
                         has_origins=provenance,
                         outages=chosen_outages,

@@ -27,7 +27,7 @@ from feature_platform.offline.point_in_time import Plan
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-PLANS = [Plan.HASH, Plan.ASOF]
+PLANS = list(Plan)
 
 
 def at(days: float, hours: float = 0) -> datetime:

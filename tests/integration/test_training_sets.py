@@ -218,7 +218,12 @@ def test_many_row_groups_whatever_the_threads_and_the_memory(settings, tmp_path)
     kept = platform.store.create_training_set(labels, "users")
     assert pq.read_metadata(kept.path).num_row_groups == 3
     hashes = set()
-    for plan, memory, threads in ((Plan.HASH, "1GB", 1), (Plan.ASOF, "1GB", 2), (Plan.HASH, "120MB", 2)):
+    for plan, memory, threads in (
+        (Plan.HASH, "1GB", 1),
+        (Plan.ASOF, "1GB", 2),
+        (Plan.HASH, "120MB", 2),
+        (Plan.ONE_SCAN, "120MB", 2),
+    ):
         store = platform.with_memory(memory).store
         with store.get_historical_features(labels, "users", plan=plan) as features:
             features._connection.execute(f"set threads = {threads}")

@@ -506,7 +506,7 @@ def connection():
 
 
 QUICKLY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
-PLANS = [(pit.Plan.HASH, 64), (pit.Plan.ASOF, 64), (pit.Plan.ASOF, 0)]
+PLANS = [(pit.Plan.HASH, 64), (pit.Plan.ONE_SCAN, 64), (pit.Plan.ASOF, 64), (pit.Plan.ASOF, 0)]
 
 
 def faults(world: World, given: list[Given], *, loses: bool) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_service import ViewSelection
+from feature_platform.domain.types import ColumnType, ListType, usual_bytes
 from feature_platform.domain.windows import Grain, Partition
 from feature_platform.errors import RequestError
 from feature_platform.offline import point_in_time as pit
@@ -62,16 +63,30 @@ def test_a_clash_without_a_way_out_is_refused() -> None:
     ("labels", "rows", "fan_out", "plan"),
     [
         # what was measured: research on 10M and 100M rows, ttl of 7 daily rows
-        (100_000, 10_000_000, 7, pit.Plan.HASH),
+        (100_000, 10_000_000, 7, pit.Plan.ONE_SCAN),
         (1_000_000, 10_000_000, 7, pit.Plan.HASH),
         (10_000_000, 10_000_000, 7, pit.Plan.ASOF),
+        (100_000, 100_000_000, 7, pit.Plan.ONE_SCAN),
+        (1_000_000, 100_000_000, 7, pit.Plan.HASH),
         (1_000_000, 100_000_000, 50, pit.Plan.HASH),
         (336_776, 5_000, 365, pit.Plan.ASOF),
-        (0, 0, 0, pit.Plan.HASH),
+        (0, 0, 0, pit.Plan.ONE_SCAN),
     ],
 )
 def test_the_plan_follows_the_sizes(labels: int, rows: int, fan_out: int, plan: pit.Plan) -> None:
-    assert pit.choose_plan(labels=labels, rows=rows, rows_in_reach=fan_out) is plan
+    assert pit.choose_plan(labels=labels, rows=rows, rows_in_reach=fan_out, row_bytes=80) is plan
+
+
+def test_wide_rows_are_not_kept() -> None:
+    embedding = usual_bytes(ListType(ColumnType.FLOAT, 768))
+    assert pit.choose_plan(labels=100_000, rows=10_000_000, rows_in_reach=7, row_bytes=embedding) is pit.Plan.HASH
+
+
+def test_a_plan_is_chosen_by_name() -> None:
+    assert pit.parse_plan(None) is None
+    assert pit.parse_plan("asof") is pit.parse_plan(pit.Plan.ASOF) is pit.Plan.ASOF
+    with pytest.raises(RequestError, match=r"no plan 'merge'[\s\S]*one_scan"):
+        pit.parse_plan("merge")
 
 
 def reach(oldest: datetime, newest: datetime, ttl: timedelta | None, delay: timedelta) -> pit.Reach:
@@ -104,7 +119,8 @@ def join(**changes: object) -> pit.ViewJoin:
 
 def test_values_are_parameters_and_names_are_quoted() -> None:
     for plan in pit.Plan:
-        statements = [s for s in pit.join_statements(join(), plan) if not s.sql.startswith("drop")]
+        statements = [s for s in pit.join_statements(join(), plan) if "l._dead_until" in s.sql]
+        assert statements
         for statement in statements:
             assert statement.parameters == {"delay": 5, "ttl": 86_400_000_000}
             assert 'l."odd ""key""" = r."odd ""key"""' in statement.sql

@@ -22,6 +22,8 @@ Work = Callable[[Case, str], None]
 
 def ours(*, mode: str, ttl: bool = True, plan: str | None = None) -> Work:
     """`FeatureStore.get_historical_features(...).to_parquet`."""
+    import pandas as pd  # noqa: F401 - DuckDB's client imports it with the first parameter of a query, if it is there
+
     from feature_platform.offline import FeatureStore
     from feature_platform.settings import Settings
     from pit.world import TTL, Dataset, registry_of

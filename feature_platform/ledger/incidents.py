@@ -99,6 +99,11 @@ class IncidentLedger(LedgerConnection):
         )
         return tuple(NoticeTaken(incident_id=r[0], event=r[1], route=r[2], taken_at=r[3]) for r in rows)
 
+    def routes_that_took(self, routes: Iterable[str]) -> frozenset[str]:
+        """Which of these routes ever took a notice."""
+        rows = self._fetch("select distinct route from notices_taken where route = any(%s)", ([*routes],))
+        return frozenset(route for (route,) in rows)
+
     def beat(self, parts: Mapping[str, datetime]) -> None:
         """Keep when parts last said that they live; an older beat than the one that is known changes nothing.
 

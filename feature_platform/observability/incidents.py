@@ -125,7 +125,11 @@ def _tell(
 
 
 def _failing_routes(ledger: Ledger, registry: FeatureRegistry, teller: Teller) -> list[Problem]:
-    """Routes that refused a notice in this look, and those that did before and were not seen to take one since."""
+    """Routes that refused a notice in this look, and those that did before and were not seen to take one since.
+
+    And those that took notices once and cannot be used now: somebody began the watch again without their variables. One
+    whose variable was never set is nobody's yet.
+    """
     failing = {route.name: route for route in teller.failing.values()}
     usable = {route.name: route for route in teller.all_routes()}
     for incident in ledger.incidents(open_only=True):
@@ -135,13 +139,17 @@ def _failing_routes(ledger: Ledger, registry: FeatureRegistry, teller: Teller) -
         if not teller.probe(route, incident):
             failing[route.name] = route
             teller.failing[route.key] = route
-    return [
-        problem_of_platform(
-            ROUTE,
-            name,
-            registry,
-            severity="error",
-            message=f"{name} ({route.url.partition('://')[0]}) does not take notices; they are sent again every minute",
-        )
+    said = {
+        name: f"{name} ({route.url.partition('://')[0]}) does not take notices; they are sent again every minute"
         for name, route in failing.items()
+    }
+    unset = teller.unset_routes()
+    used = ledger.routes_that_took(route.key for route in unset)
+    said |= {
+        route.name: f"{route.name} took notices before, and a variable that it names is not set where the watch runs"
+        for route in unset
+        if route.key in used
+    }
+    return [
+        problem_of_platform(ROUTE, name, registry, severity="error", message=message) for name, message in said.items()
     ]

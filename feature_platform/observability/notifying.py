@@ -15,12 +15,13 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from feature_platform.domain.feature_view import Owner
 
 TIMEOUT_SECONDS = 10
+_ESCALATION = "escalation route"
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -74,17 +75,30 @@ def routes_of(owner: Owner, environ: Mapping[str, str], *, escalated: bool = Fal
     """The owner's routes with their variables filled in; one whose variable is not set is no route."""
     yield from _filled("route", owner.routes, owner, environ)
     if escalated:
-        yield from _filled("escalation route", owner.escalation_routes, owner, environ)
+        yield from _filled(_ESCALATION, owner.escalation_routes, owner, environ)
+
+
+def unset_routes(owner: Owner, environ: Mapping[str, str]) -> Iterator[Route]:
+    """The owner's routes, of any kind, that cannot be used because a variable is not set; as declared."""
+    for route in (*_declared("route", owner.routes, owner), *_declared(_ESCALATION, owner.escalation_routes, owner)):
+        if not _is_set(route.url, environ):
+            yield route
 
 
 def _filled(what: str, declared: tuple[str, ...], owner: Owner, environ: Mapping[str, str]) -> Iterator[Route]:
+    for route in _declared(what, declared, owner):
+        if _is_set(route.url, environ):
+            yield replace(route, url=_VARIABLE.sub(lambda found: environ[found[1]], route.url))
+
+
+def _declared(what: str, declared: tuple[str, ...], owner: Owner) -> Iterator[Route]:
     for number, text in enumerate(declared, start=1):
-        if all(environ.get(name) for name in _VARIABLE.findall(text)):
-            yield Route(
-                key=hashlib.sha256(text.encode()).hexdigest()[:12],
-                name=f"{what} {number} of {owner.name}",
-                url=_VARIABLE.sub(lambda found: environ[found[1]], text),
-            )
+        key = hashlib.sha256(text.encode()).hexdigest()[:12]
+        yield Route(key=key, name=f"{what} {number} of {owner.name}", url=text)
+
+
+def _is_set(text: str, environ: Mapping[str, str]) -> bool:
+    return all(environ.get(name) for name in _VARIABLE.findall(text))
 
 
 def environment(environ: Mapping[str, str] | None) -> Mapping[str, str]:

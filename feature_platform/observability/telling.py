@@ -15,7 +15,7 @@ from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_view import Owner
 from feature_platform.ledger import Incident, Ledger, NoticeTaken, Silence
 from feature_platform.observability.kinds import Problem
-from feature_platform.observability.notifying import LOG, Notice, Route, routes_of, send
+from feature_platform.observability.notifying import LOG, Notice, Route, routes_of, send, unset_routes
 
 RESOLVED = "resolved"
 RETRIED_FOR = timedelta(days=1)
@@ -109,6 +109,10 @@ class Teller:
                 ),
             ]
         )
+
+    def unset_routes(self) -> list[Route]:
+        """Every route that is declared and cannot be used, because a variable is not set where this runs."""
+        return _once(route for owner in _owners(self._registry) for route in unset_routes(owner, self._environ))
 
     def _tell(self, incident: Incident, event: str, notice: Notice, routes: Iterable[Route]) -> None:
         taken = self._taken.setdefault(incident.incident_id, set())

@@ -679,6 +679,14 @@ def test_who_is_told_what_once_and_again(ledger, registry, tmp_path):
         }
         assert ledger.incidents(open_only=True) == ()
         assert "watch" in ledger.heartbeats()
+        variable = environ.pop("owner")  # the watch was begun again, in a shell without it
+        look(severity=None)
+        (incident,) = ledger.incidents(open_only=True)
+        assert (incident.kind, incident.subject) == ("route", "route 1 of ops")
+        assert "a variable that it names is not set" in incident.message
+        environ["owner"] = variable
+        look(severity=None)
+        assert ledger.incidents(open_only=True) == ()
     finally:
         server.shutdown()
         thread.join()

@@ -36,30 +36,32 @@ class _Instant(click.ParamType):  # type: ignore[type-arg]
 @click.command()
 @json_option
 def drain(*, as_json: bool) -> None:
-    """Bring the requests that clients have logged from the online store into the lake.
+    """Bring the requests that clients have logged from the online stores into the lake.
 
     The Dagster asset serving/served_features does the same every quarter of an hour.
     """
     from rich.console import Console
     from rich.progress import Progress
 
-    from feature_platform.served_log import drain as drain_log  # loads DuckDB and pyarrow
+    from feature_platform.served_log import drain_stores  # loads DuckDB and pyarrow
 
     with Progress(console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task("draining", total=None)
-        result = drain_log(Settings.from_env(), progress=lambda done, of: bars.update(task, completed=done, total=of))
+        settings = Settings.from_env()
+        results = drain_stores(settings, progress=lambda done, of: bars.update(task, completed=done, total=of))
     if as_json:
-        print_json(result)
+        print_json(results)
         return
-    requests = "1 request" if result.entries == 1 else f"{result.entries} requests"
-    click.echo(f"{requests} of store {result.store}: {result.rows} rows")
-    for count, what in (
-        (result.lost, "were removed by the stream's cap before they were drained"),
-        (result.dropped, "were dropped by clients"),
-        (result.unreadable, "could not be read"),
-    ):
-        if count:
-            click.echo(f"{count} {what}")
+    for result in results:
+        requests = "1 request" if result.entries == 1 else f"{result.entries} requests"
+        click.echo(f"{requests} of store {result.store}: {result.rows} rows")
+        for count, what in (
+            (result.lost, "were removed by the stream's cap before they were drained"),
+            (result.dropped, "were dropped by clients"),
+            (result.unreadable, "could not be read"),
+        ):
+            if count:
+                click.echo(f"{count} {what}")
 
 
 @click.command()

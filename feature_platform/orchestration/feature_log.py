@@ -24,7 +24,7 @@ _TIMEOUT_SECONDS = 5.0
 
 
 def build_feature_log(settings: Settings, registry: FeatureRegistry) -> dg.AssetsDefinition:
-    """The asset of what was served in the store of these settings."""
+    """The asset of what was served, in whichever store."""
 
     @dg.asset(
         key=keys.feature_log_key(),
@@ -36,23 +36,24 @@ def build_feature_log(settings: Settings, registry: FeatureRegistry) -> dg.Asset
     )
     def served_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         # imported here: it loads DuckDB and pyarrow, which definitions do not need
-        from feature_platform.served_log import drain
+        from feature_platform.served_log import drain_stores
 
         with dagster_failures():
-            result = drain(settings, progress=lambda done, of: context.log.info(f"{done} of {of} requests"))
-        if result.lost or result.dropped or result.unreadable:
-            context.log.warning(
-                f"not in the lake: {result.lost} requests removed by the stream's cap, {result.dropped} dropped by"
-                f" clients, {result.unreadable} unreadable"
-            )
+            results = drain_stores(settings, progress=lambda done, of: context.log.info(f"{done} of {of} requests"))
+        for result in results:
+            if result.lost or result.dropped or result.unreadable:
+                context.log.warning(
+                    f"store {result.store}: not in the lake: {result.lost} requests removed by the stream's cap,"
+                    f" {result.dropped} dropped by clients, {result.unreadable} unreadable"
+                )
         return dg.MaterializeResult(
             metadata={
-                "store": result.store,
-                "requests": result.entries,
-                "rows": result.rows,
-                "lost": result.lost,
-                "dropped": result.dropped,
-                "unreadable": result.unreadable,
+                "stores": ", ".join(result.store for result in results),
+                "requests": sum(result.entries for result in results),
+                "rows": sum(result.rows for result in results),
+                "lost": sum(result.lost for result in results),
+                "dropped": sum(result.dropped for result in results),
+                "unreadable": sum(result.unreadable for result in results),
             }
         )
 
@@ -81,14 +82,15 @@ def build_feature_log_schedule(settings: Settings) -> dg.ScheduleDefinition:
         from feature_platform.online.feature_log import waiting_entries
         from feature_platform.online.writable import open_store
 
-        try:
-            with closing(open_store(settings.valkey_url, _TIMEOUT_SECONDS)) as store:
-                waiting = waiting_entries(store)
-        except StoreUnavailableError as error:  # an answer about the store, and no failure of the schedule
-            yield dg.SkipReason(str(error))
-            return
+        waiting, down = 0, []
+        for url in settings.all_stores.values():
+            try:
+                with closing(open_store(url, _TIMEOUT_SECONDS)) as store:
+                    waiting += waiting_entries(store)
+            except StoreUnavailableError as error:  # an answer about the store, and no failure of the schedule
+                down.append(str(error))
         if not waiting:
-            yield dg.SkipReason("nothing was logged")
+            yield dg.SkipReason("; ".join(down) or "nothing was logged")
             return
         yield dg.RunRequest(run_key=f"{JOB}:{context.scheduled_execution_time.isoformat()}")
 

@@ -5,7 +5,7 @@ Rule: what a client logged is evidence and is kept as it came; nothing here corr
 
 from __future__ import annotations
 
-from feature_platform.served_log.draining import DrainResult, drain
+from feature_platform.served_log.draining import DrainResult, drain, drain_stores
 from feature_platform.served_log.skew import SkewReport, measure_skew
 
-__all__ = ["DrainResult", "SkewReport", "drain", "measure_skew"]
+__all__ = ["DrainResult", "SkewReport", "drain", "drain_stores", "measure_skew"]

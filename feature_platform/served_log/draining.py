@@ -20,7 +20,7 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
-from feature_platform.errors import CorruptValueError, NotDeployedError
+from feature_platform.errors import CorruptValueError, NotDeployedError, StoreUnavailableError
 from feature_platform.lake import connect
 from feature_platform.lake.log_tables import DRAINS, SERVED, columns_of, drains_table, served_table
 from feature_platform.lake.tables import transaction
@@ -90,8 +90,28 @@ class _Chunk:
         return len(self.columns["store"])
 
 
+def drain_stores(
+    settings: Settings, *, progress: Callable[[int, int], None] = lambda _done, _all: None
+) -> tuple[DrainResult, ...]:
+    """Take over what was logged in every store. One that is down holds nobody.
+
+    Raises:
+        StoreUnavailableError: a store does not answer; the others are drained.
+        NotDeployedError, LockBusyError: as of `drain`.
+    """
+    results, down = [], []
+    for name in settings.all_stores:
+        try:
+            results.append(drain(settings.at_store(name), progress=progress))
+        except StoreUnavailableError as error:
+            down.append(error)
+    if down:
+        raise down[0]
+    return tuple(results)
+
+
 def drain(settings: Settings, *, progress: Callable[[int, int], None] = lambda _done, _all: None) -> DrainResult:
-    """Take over all that was logged up to now.
+    """Take over all that was logged up to now in the store of these settings.
 
     Args:
         settings: addresses; the store's name.

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from click.testing import CliRunner
 from offline_platform import CARRIER, ROUTE, Platform, registry_of
+from online_support import running_valkey
 
 from feature_platform import lake
 from feature_platform.cli import served_log as commands
@@ -27,7 +28,7 @@ from feature_platform.online import FeatureClient, FeatureLog, LogSettings
 from feature_platform.online.connection import Connection
 from feature_platform.online.feature_log import STREAM, waiting_entries
 from feature_platform.online.settings import ValkeyAddress
-from feature_platform.served_log import drain, draining, measure_skew
+from feature_platform.served_log import drain, drain_stores, draining, measure_skew
 from feature_platform.served_log.skew import Cause
 from feature_platform.sync import publish_schemas, sync
 
@@ -175,6 +176,21 @@ def test_what_the_cap_removed_and_what_is_unreadable_is_counted(platform: Platfo
         connection.execute(f"drop table {drains_table()}")
     with pytest.raises(NotDeployedError, match="deploy"):
         drain(settings)
+
+
+def test_the_logs_of_all_stores_are_drained_and_one_that_is_down_holds_nobody(platform: Platform) -> None:
+    with running_valkey() as region:
+        both = replace(platform.settings, more_stores=(("us", region),))
+        publish_schemas(region, platform.registry)
+        ask(platform, at(1, 4), request_id="here")
+        ask(replace(platform, settings=both.at_store("us")), at(1, 4), request_id="there")
+        assert [(one.store, one.entries) for one in drain_stores(both)] == [("default", 1), ("us", 1)]
+        assert set(rows(platform, "store, request_id")) == {("default", "here"), ("us", "there")}
+    ask(platform, at(1, 5), request_id="later")
+    first_down = replace(both, more_stores=(("default", both.valkey_url),), store="us", valkey_url=region)
+    with pytest.raises(StoreUnavailableError):
+        drain_stores(first_down)
+    assert ("default", "later") in rows(platform, "store, request_id")
 
 
 def test_a_replica_takes_over_that_had_not_heard_of_the_last_drain(platform: Platform) -> None:
@@ -375,7 +391,7 @@ def test_commands(platform: Platform, settings_in_environ, monkeypatch) -> None:
 
     ask(platform, at(1, 1), request_id="ahead")
     assert "1 request" in run(commands.drain)
-    assert json.loads(run(commands.drain, "--json"))["entries"] == 0
+    assert [one["entries"] for one in json.loads(run(commands.drain, "--json"))] == [0]
     told = run(commands.skew, "ahead")
     assert "served sooner than availability_delay says" in told
     assert "carrier_delays@1" in told

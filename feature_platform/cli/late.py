@@ -192,6 +192,12 @@ def _print(report: LateReport) -> None:
             for one in report.sources
         ),
     )
+    if report.not_looked_at:
+        click.secho(
+            f"not looked at: {', '.join(report.not_looked_at)}; rows would have to say when they became knowable and"
+            " when they arrived (`event_time` and `loaded_at_field` of the source)",
+            fg="yellow",
+        )
     if not report.entries:
         click.echo("nothing is late")
     for entry in report.entries:
@@ -210,6 +216,7 @@ def _print(report: LateReport) -> None:
 def _plain(report: LateReport) -> dict[str, Any]:
     return {
         "sources": [asdict(one) for one in report.sources],
+        "not_looked_at": list(report.not_looked_at),
         "views": [
             {
                 "view": entry.view,

@@ -89,6 +89,8 @@ class LateReport:
 
     sources: tuple[SourceLateness, ...]
     entries: tuple[LateEntry, ...]
+    not_looked_at: tuple[str, ...]
+    """Sources whose rows do not say when they became knowable, or when they arrived."""
 
 
 def partitions_by_state(ledger: Ledger, view: FeatureView) -> dict[str, int]:
@@ -104,6 +106,7 @@ def preview(ledger: Ledger, registry: FeatureRegistry, views: Sequence[FeatureVi
     return LateReport(
         sources=tuple(source for source in _sources(ledger, registry) if source.source in named),
         entries=tuple(entry for view in chosen for entry in _entries(ledger, registry, view)),
+        not_looked_at=tuple(sorted(named - {source.name for source in scannable(registry)})),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -15,7 +16,7 @@ from tiny_platform import SOURCE, TinyPlatform, instant
 
 from feature_platform.domain.late_data import LateState, judge
 from feature_platform.lake import connect
-from feature_platform.late_data import scan_all, sources_behind
+from feature_platform.late_data import preview, scan_all, sources_behind
 from feature_platform.ledger import Ledger
 from feature_platform.materialization import Step
 
@@ -209,3 +210,17 @@ def test_a_killed_scan_is_repeated(late, moment):
     assert len(late.scan()) == (0 if moment == "recorded" else 1)
     assert late.found() == {"2024-01-04": 1}
     assert len(late.ledger.scans()) == 1
+
+
+def test_a_source_that_cannot_be_looked_at_is_named(late):
+    registry = late.tiny.registry
+    (view,) = (one for one in registry.views.values() if one.key == VIEW)
+    assert preview(late.ledger, registry).not_looked_at == ()
+    (source, *_) = view.sources
+    blind = replace(source, name="tiny.prices", unique_id="source.tiny.prices", event_time=None)
+    known = replace(
+        registry,
+        views=registry.views | {VIEW: replace(view, sources=(*view.sources, blind))},
+        sources=registry.sources | {blind.unique_id: blind},
+    )
+    assert preview(late.ledger, known).not_looked_at == ("tiny.prices",)

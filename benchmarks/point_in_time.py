@@ -253,34 +253,34 @@ def _table(results: dict[str, Result]) -> None:
 
 
 def _conclude(measured: dict[Case, dict[str, Result]]) -> None:
-    """The last line: 1M labels, one view, the largest that was measured."""
-    flat: dict[str, Result] = {}
-    hard: dict[str, Result] = {}
+    """The last line: 1M labels, one view; each ratio of the largest data that both finished."""
+    flat: dict[int, dict[str, Result]] = {}
+    hard: dict[int, dict[str, Result]] = {}
     for case, results in measured.items():
         if case.labels == 1_000_000 and case.views == 1:
-            finished = {name: r for name, r in results.items() if not r.ended}
-            if case.superseded:
-                hard |= finished
-            else:
-                flat |= finished
+            of_size = (hard if case.superseded else flat).setdefault(case.days, {})
+            of_size |= {name: result for name, result in results.items() if not result.ended}
     print("RESULT " + json.dumps(_ratios(flat, hard)))
 
 
-def _ratios(flat: dict[str, Result], hard: dict[str, Result]) -> dict[str, float | None]:
-    def ratio(ours: Result | None, theirs: Result | None, what: str = "cpu") -> float | None:
-        return round(getattr(ours, what) / getattr(theirs, what), 2) if ours and theirs else None
+def _ratios(flat: dict[int, dict[str, Result]], hard: dict[int, dict[str, Result]]) -> dict[str, float | None]:
+    def ratio(
+        theirs: str, *, ours: str = "modelled", what: str = "cpu", of: dict[int, dict[str, Result]] = flat
+    ) -> float | None:
+        both = [of[days] for days in sorted(of) if {ours, theirs} <= of[days].keys()]
+        return round(getattr(both[-1][ours], what) / getattr(both[-1][theirs], what), 2) if both else None
 
-    modelled, get = flat.get("modelled"), flat.get
+    largest = [flat[days]["modelled"] for days in sorted(flat) if "modelled" in flat[days]]
     return {
-        "modelled_vs_floor": ratio(modelled, get("floor")),
-        "served_vs_modelled": ratio(get("served"), modelled),
-        "served_vs_modelled_superseded10": ratio(hard.get("served"), hard.get("modelled")),
-        "vs_asof": ratio(modelled, get("DuckDB asof")),
-        "vs_polars": ratio(modelled, get("polars")),
-        "vs_pandas": ratio(modelled, get("pandas")),
-        "vs_feast_wall": ratio(modelled, get("Feast"), "wall"),
-        "vs_feast_rss": ratio(modelled, get("Feast"), "peak_mb"),
-        "peak_rss_mb": round(modelled.peak_mb) if modelled else None,
+        "modelled_vs_floor": ratio("floor"),
+        "served_vs_modelled": ratio("modelled", ours="served"),
+        "served_vs_modelled_superseded10": ratio("modelled", ours="served", of=hard),
+        "vs_asof": ratio("DuckDB asof"),
+        "vs_polars": ratio("polars"),
+        "vs_pandas": ratio("pandas"),
+        "vs_feast_wall": ratio("Feast", what="wall"),
+        "vs_feast_rss": ratio("Feast", what="peak_mb"),
+        "peak_rss_mb": round(largest[-1].peak_mb) if largest else None,
     }
 
 

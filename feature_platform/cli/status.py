@@ -6,7 +6,7 @@ error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _UNWATCHED_AFTER = timedelta(minutes=5)
 """The watch looks every minute; the alert FeaturePlatformWatchDown waits as long."""
+_WIDE = 150
+"""Columns of a terminal in which all of it can be read; with fewer the cells would be towers of syllables."""
 _LATE_TO_DO = ("due", "running", "failed", "held", "beyond")
 """States of late partitions that somebody or something still has to end."""
 
@@ -248,9 +250,12 @@ def _problems(
 
 def _print(report: Report) -> None:
     out = console()
-    out.print(_services_table(report.services))
+    wide = out.width >= _WIDE
+    out.print(_services_table(report.services, wide=wide))
     if report.views:
-        out.print(_views_table(report.views))
+        out.print(_views_table(report.views, wide=wide))
+        if not wide:
+            click.secho(f"From {_WIDE} columns on: lags, partitions, rows, owners, logs too; --json has all.", dim=True)
     for canary in report.canaries:
         click.secho(canary.said, fg="green" if canary.ok and not canary.silent else "yellow")
     if report.note:
@@ -272,49 +277,49 @@ def _print(report: Report) -> None:
         click.secho("nothing is wrong", fg="green")
 
 
-def _services_table(services: Sequence[ServiceStatus]) -> Any:
-    table = _table("service", "state", "address", "log")
+def _services_table(services: Sequence[ServiceStatus], *, wide: bool) -> Any:
+    table = _table("service", "state", "address", *(["log"] if wide else []))
     for service in services:
         state = f"running ({service.pid})" if service.running else "stopped"
-        table.add_row(service.name, state, service.address, service.log)
+        table.add_row(service.name, state, service.address, *([service.log] if wide else []))
     return table
 
 
-def _views_table(views: Sequence[ViewStatus]) -> Any:
+def _views_table(views: Sequence[ViewStatus], *, wide: bool) -> Any:
     several = len({view.store for view in views if view.store}) > 1
-    table = _table(
-        "feature view",
-        *(["store"] if several else []),
-        "state",
-        "age",
-        "arrival + compute + publish + sync",
-        "allowed",
-        "published until",
-        "served until",
-        "partitions",
-        "rows",
-        "todo",
-        "owner",
-    )
+    columns: dict[str, Callable[[ViewStatus], str]] = {"feature view": lambda view: view.view}
+    if several:
+        columns["store"] = lambda view: view.store or "-"
+    columns |= {
+        "state": lambda view: view.state,
+        "age": lambda view: format_duration(view.age) if view.age is not None else "",
+    }
+    if wide:
+        columns["arrival + compute + publish + sync"] = _lags
+    columns["allowed"] = lambda view: format_duration(view.allowed) if view.allowed else ""
+    if wide:
+        columns["published until"] = lambda view: _instant(view.published_event)
+    columns["served until"] = lambda view: _instant(view.served_event)
+    if wide:
+        columns |= {"partitions": lambda view: f"{view.partitions:,}", "rows": lambda view: f"{view.rows:,}"}
+    columns["todo"] = _todo
+    if wide:
+        columns["owner"] = lambda view: view.owner
+    table = _table(*columns)
     for view in views:
-        todo = [f"{view.waiting} to sync"] if view.waiting else []
-        todo += [f"{view.unfinished} unfinished"] if view.unfinished else []
-        todo += [f"{count} late, {state}" for state, count in view.late.items() if state in _LATE_TO_DO]
-        table.add_row(
-            view.view,
-            *([view.store or "-"] if several else []),
-            view.state,
-            format_duration(view.age) if view.age is not None else "",
-            " + ".join("-" if lag is None else format_duration(lag) for lag in view.lags.values()) if view.age else "",
-            format_duration(view.allowed) if view.allowed else "",
-            _instant(view.published_event),
-            _instant(view.served_event),
-            f"{view.partitions:,}",
-            f"{view.rows:,}",
-            ", ".join(todo),
-            view.owner,
-        )
+        table.add_row(*(text_of(view) for text_of in columns.values()))
     return table
+
+
+def _lags(view: ViewStatus) -> str:
+    return " + ".join("-" if lag is None else format_duration(lag) for lag in view.lags.values()) if view.age else ""
+
+
+def _todo(view: ViewStatus) -> str:
+    todo = [f"{view.waiting} to sync"] if view.waiting else []
+    todo += [f"{view.unfinished} unfinished"] if view.unfinished else []
+    todo += [f"{count} late, {state}" for state, count in view.late.items() if state in _LATE_TO_DO]
+    return ", ".join(todo)
 
 
 def _instant(value: datetime | None) -> str:

@@ -40,6 +40,15 @@ def name_features(
         for selection in selections
         for feature in selection.features
     ]
+    return first_free(forms, taken)
+
+
+def first_free(forms: Sequence[Sequence[str]], taken: Collection[str]) -> tuple[str, ...]:
+    """For each column the first of its forms that nothing else claims.
+
+    Raises:
+        RequestError: the last form of a column is claimed too.
+    """
     others = {column.lower() for column in taken}
     # a form may be claimed by several; all that share a name move on to their next form
     chosen = [0] * len(forms)

@@ -6,12 +6,11 @@ shortest name that nothing else claims; then, on request, per view where its val
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from feature_platform.domain.feature_service import ViewSelection
-from feature_platform.errors import RequestError, chosen_from
+from feature_platform.domain.naming import first_free, name_features
 from feature_platform.lake.sql import quote_identifier as quote
 from feature_platform.offline.point_in_time import LABEL_ID, LABELS
 
@@ -43,10 +42,7 @@ class Origin:
 def name_output(
     selections: Sequence[ViewSelection], taken: Collection[str], *, full_feature_names: bool = False
 ) -> tuple[OutputColumn, ...]:
-    """Names of the feature columns: the first form that is unique without regard to case, as DuckDB compares.
-
-    `feature`; if two views or a label column claim that, `view__feature` (Feast's form); if two versions of one view
-    claim that, `view_v2__feature`.
+    """The feature columns with their names (`domain.naming`).
 
     Args:
         selections: what was asked for.
@@ -57,22 +53,16 @@ def name_output(
         RequestError: a label column has the longest form too.
     """
     wanted = [(selection, feature) for selection in selections for feature in selection.features]
-    forms = [
-        [
-            *([] if full_feature_names else [feature]),
-            f"{selection.view}__{feature}",
-            f"{selection.view}_v{selection.version}__{feature}",
-        ]
-        for selection, feature in wanted
-    ]
-    names = _first_free(forms, taken)
+    names = name_features(selections, taken, full_feature_names=full_feature_names)
     return tuple(
         OutputColumn(view=selection.key, feature=feature, name=name)
         for (selection, feature), name in zip(wanted, names, strict=True)
     )
 
 
-def name_origins(selections: Sequence[ViewSelection], origins: Sequence[Origin], taken: Collection[str]) -> list[str]:
+def name_origins(
+    selections: Sequence[ViewSelection], origins: Sequence[Origin], taken: Collection[str]
+) -> tuple[str, ...]:
     """Names of the columns that say where values come from: `view__provenance`, else `view_v2__provenance`.
 
     Raises:
@@ -83,28 +73,7 @@ def name_origins(selections: Sequence[ViewSelection], origins: Sequence[Origin],
     for origin in origins:
         selection = of_view[origin.view]
         forms.append([f"{selection.view}__{origin.suffix}", f"{selection.view}_v{selection.version}__{origin.suffix}"])
-    return _first_free(forms, taken)
-
-
-def _first_free(forms: Sequence[Sequence[str]], taken: Collection[str]) -> list[str]:
-    # each form may be claimed by several; whoever shares a name moves on to its next form
-    chosen = [0] * len(forms)
-    others = {column.lower() for column in taken}
-    while True:
-        names = [form[index] for form, index in zip(forms, chosen, strict=True)]
-        count = Counter(name.lower() for name in names)
-        clashing = [i for i, name in enumerate(names) if count[name.lower()] > 1 or name.lower() in others]
-        if not clashing:
-            return names
-        stuck = [i for i in clashing if chosen[i] + 1 == len(forms[i])]
-        if len(stuck) == len(clashing):
-            raise RequestError(
-                "two columns of the training set would have the same name",
-                found=chosen_from({names[i] for i in stuck}),
-                hint="rename that column of the labels, or ask for the feature once",
-            )
-        for i in clashing:
-            chosen[i] = min(chosen[i] + 1, len(forms[i]) - 1)
+    return first_free(forms, taken)
 
 
 def training_set_sql(

@@ -149,7 +149,7 @@ class _Answering:
 
     def _serve(self, join: pit.ViewJoin, *, oldest: datetime, newest: datetime, count: int) -> None:
         history = self._evidence.history
-        assert history is not None  # noqa: S101 - _begin_of_served
+        assert history is not None  # noqa: S101 - served_since
         ttl = self._question.view.ttl
         history = served.without_retired(history, self._evidence.published, ttl)
         join = self._without_unknown(join, history, oldest, newest)

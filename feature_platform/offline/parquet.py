@@ -86,6 +86,12 @@ def read_content(connection: duckdb.DuckDBPyConnection, path: Path) -> Content:
     return Content(rows=rows, schema=schema, content_hash=hashlib.sha256(whole.encode()).hexdigest())
 
 
-def read_parquet(path: Path) -> str:
-    """The file as a relation; special characters of its path are no pattern."""
-    return f"read_parquet({quote_literal(glob.escape(str(path)))})"
+def read_parquet(path: Path, *, numbered: bool = False) -> str:
+    """The file as a relation; special characters of its path are no pattern.
+
+    Args:
+        path: the file.
+        numbered: with a column `file_row_number`: 0, 1, 2 … in the order of the rows.
+    """
+    options = ", file_row_number = true" if numbered else ""
+    return f"read_parquet({quote_literal(glob.escape(str(path)))}{options})"

@@ -66,6 +66,10 @@ class Sight:
         """Rows of this event time or earlier are dead."""
         return None if self.ttl is None else self.label_time - self.ttl
 
+    def is_alive(self, event_timestamp: datetime) -> bool:
+        """Whether a row of this event time had not reached ttl."""
+        return self.dead_until is None or event_timestamp > self.dead_until
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
@@ -172,9 +176,7 @@ def _rows(
 
 def _newest_alive(winners: Iterable[Candidate], sight: Sight) -> Candidate | None:
     newest = max(winners, key=lambda row: row.event_timestamp, default=None)
-    if newest is None or (sight.dead_until is not None and newest.event_timestamp <= sight.dead_until):
-        return None
-    return newest
+    return newest if newest is not None and sight.is_alive(newest.event_timestamp) else None
 
 
 def judge(
@@ -230,9 +232,8 @@ def _judge_visible(one: Candidate, chosen: Candidate | None, sight: Sight) -> tu
         return Fate.NOT_YET, f"available {span(late)} after the label's time"
     if chosen is not None and one is chosen:
         return Fate.CHOSEN, f"{span(sight.label_time - one.event_timestamp)} old at the label's time"
-    if sight.dead_until is not None and sight.ttl is not None and one.event_timestamp <= sight.dead_until:
-        age = sight.label_time - one.event_timestamp
-        return Fate.EXPIRED, f"{span(age)} old at the label's time, and ttl is {span(sight.ttl)}"
+    if not sight.is_alive(one.event_timestamp):
+        return Fate.EXPIRED, why_expired(one.event_timestamp, sight)
     return Fate.OLDER, "a newer row of the key was available"
 
 
@@ -248,6 +249,12 @@ def _judge_hidden(
     if reigning is not None and reigning.seq > batch.seq:
         return Fate.SUPERSEDED, f"by batch {reigning.seq} of the same partition"
     return Fate.NOT_ONLINE_YET, "no completed sync had brought it to the store"
+
+
+def why_expired(event_timestamp: datetime, sight: Sight) -> str:
+    """How old a dead row was, beside its ttl."""
+    ttl = span(sight.ttl) if sight.ttl else "none"
+    return f"{span(sight.label_time - event_timestamp)} old at the label's time, and ttl is {ttl}"
 
 
 def span(duration: timedelta) -> str:

@@ -157,13 +157,13 @@ def _matching_columns(one: Manifest, other: Manifest) -> tuple[str, ...]:
 def _match(connection: duckdb.DuckDBPyConnection, path_a: Path, path_b: Path, keys: Sequence[str]) -> None:
     """Views `a` and `b` with `_row`, and for matching by key `_nth` among equal keys."""
     for name, path in (("a", path_a), ("b", path_b)):
-        source = read_parquet(path).removesuffix(")") + ", file_row_number = true)"
         nth = ""
         if keys:
             by = ", ".join(map(quote, keys))
             nth = f", row_number() over (partition by {by} order by file_row_number) as _nth"
         connection.execute(
-            f"create view {name} as select * exclude (file_row_number), file_row_number as {_ROW}{nth} from {source}"
+            f"create view {name} as select * exclude (file_row_number), file_row_number as {_ROW}{nth}"
+            f" from {read_parquet(path, numbered=True)}"
         )
 
 

@@ -7,7 +7,6 @@ come before the record and the record is one append, so a set exists whole or no
 from __future__ import annotations
 
 import getpass
-import hashlib
 import inspect
 import json
 import os
@@ -161,13 +160,12 @@ def _arguments(store: FeatureStore, options: Mapping[str, Any]) -> dict[str, Any
 
 
 def _describe_batches(ledger: Ledger, used: tuple[PublishedBatch, ...], view: FeatureView) -> documents.UsedBatches:
-    ordered = sorted(used, key=lambda batch: batch.seq)
     return documents.UsedBatches(
         view=view.key,
-        count=len(ordered),
-        seqs=to_ranges(batch.seq for batch in ordered),
-        ids_sha256=hashlib.sha256("".join(f"{batch.batch_id}\n" for batch in ordered).encode()).hexdigest(),
-        code_versions=ledger.count_code_versions(batch.seq for batch in ordered),
+        count=len(used),
+        seqs=to_ranges(batch.seq for batch in used),
+        ids_sha256=documents.hash_ids(used),
+        code_versions=ledger.count_code_versions(batch.seq for batch in used),
         declared_code_version=view.code_version,
     )
 

@@ -85,7 +85,7 @@ def explain_training_set(store: FeatureStore, kept: TrainingSet, asked: Asked) -
     chosen = _choose(manifest, asked.features)
     with closing(lake.connect(store.settings, read_only=True)) as connection:
         with kept.local_data() as path:
-            row, matching, found = _find_row(connection, read_parquet(path), manifest, asked)
+            row, matching, found = _find_row(connection, read_parquet(path, numbered=True), manifest, asked)
         with Ledger.connect(store.settings.ledger_url) as ledger:
             views = tuple(
                 _explain_view(connection, ledger, manifest, features, found, store=store.settings.store)
@@ -132,13 +132,12 @@ def _find_row(
     Raises:
         RequestError: there is no such row, or none was asked for.
     """
-    numbered = source.removesuffix(")") + f", {_ROW} = true)"
     if asked.row is not None:
         condition, parameters = f"{_ROW} = $row", {"row": asked.row}
     else:
         condition, parameters = _condition(manifest, asked)
     (first, matching), *_ = connection.execute(
-        f"select min({_ROW}), count(*) from {numbered} where {condition}", parameters
+        f"select min({_ROW}), count(*) from {source} where {condition}", parameters
     ).fetchall()
     if not matching:
         raise RequestError(
@@ -146,7 +145,7 @@ def _find_row(
             found=f"row {asked.row}" if asked.row is not None else ", ".join(f"{k}={v}" for k, v in parameters.items()),
             allowed=f"rows 0 to {manifest.row_count - 1}" if manifest.row_count else "(the set is empty)",
         )
-    result = connection.execute(f"select * from {numbered} where {_ROW} = $row", {"row": first})
+    result = connection.execute(f"select * from {source} where {_ROW} = $row", {"row": first})
     names = [column[0] for column in result.description or ()]
     (values,) = result.fetchall()
     return first, matching, dict(zip(names, values, strict=True))

@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.declaration.archive import from_archive, to_archive
+from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_service import FeatureService
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.number_ranges import Ranges
@@ -66,7 +67,7 @@ class SetFile:
     sha256: str
     """Of the file's bytes."""
     content_hash: str
-    """Of names, types and rows, in whatever order: see `content_hash`."""
+    """Of names, types and rows, in whatever order: see `offline.parquet.read_content`."""
     rows: int
     columns: tuple[SetColumn, ...]
 
@@ -92,11 +93,17 @@ class UsedBatches:
     seqs: Ranges
     """Their numbers in the ledger (`batch_seq`), as ranges [first, last]."""
     ids_sha256: str
-    """Over their ids in the order of their numbers, one per line."""
+    """Of `hash_ids`."""
     code_versions: Mapping[str, int]
     """How many of them each code version computed."""
     declared_code_version: str
     """That of the view when the set was made."""
+
+
+def hash_ids(batches: Iterable[PublishedBatch]) -> str:
+    """SHA-256 over the ids of batches in the order of their numbers, one per line."""
+    ordered = sorted(batches, key=lambda batch: batch.seq)
+    return hashlib.sha256("".join(f"{batch.batch_id}\n" for batch in ordered).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
 from feature_platform.lake.push_tables import PUSH_NUMBER, PUSHED_AT, pushed_table
 from feature_platform.lake.sql import quote_identifier as quote
 from feature_platform.ledger import Acknowledged
-from feature_platform.offline.sets.candidates import Fate, Judged, Sight, span
+from feature_platform.offline.sets.candidates import Fate, Judged, Sight, span, why_expired
 
 _ACKNOWLEDGED = "acknowledged_pushes"
 _LATER, _UNSURE = 3, 10
@@ -60,7 +60,7 @@ def with_pushed(
     finally:
         connection.unregister(_ACKNOWLEDGED)
     batches = next((row for row in rows if row.fate is Fate.CHOSEN), None)
-    best = sure[0] if sure and _is_alive(sure[0].event_timestamp, sight) else None
+    best = sure[0] if sure and sight.is_alive(sure[0].event_timestamp) else None
     if best is not None and batches is not None and best.event_timestamp <= batches.event_timestamp:
         best = None
     winner = best or batches
@@ -77,12 +77,8 @@ def _judge(
 ) -> Judged:
     if row is best:
         fate, why = Fate.CHOSEN, f"pushed, {span(sight.label_time - row.event_timestamp)} old at the label's time"
-    elif not _is_alive(row.event_timestamp, sight):
-        age = span(sight.label_time - row.event_timestamp)
-        fate, why = (
-            Fate.EXPIRED,
-            f"{age} old at the label's time, and ttl is {span(sight.ttl) if sight.ttl else 'none'}",
-        )
+    elif not sight.is_alive(row.event_timestamp):
+        fate, why = Fate.EXPIRED, why_expired(row.event_timestamp, sight)
     elif row.batch_seq in by_then:
         late = winner is not None and row.event_timestamp == winner.event_timestamp
         fate, why = Fate.OLDER, "another row of that time counts" if late else "a newer row was served"
@@ -93,10 +89,6 @@ def _judge(
 
 def _would_win(row: Judged, winner: Judged | None) -> bool:
     return winner is None or row.event_timestamp >= winner.event_timestamp
-
-
-def _is_alive(event_timestamp: datetime, sight: Sight) -> bool:
-    return sight.dead_until is None or event_timestamp > sight.dead_until
 
 
 def _rows(

@@ -7,7 +7,6 @@ the project declares now. The verdict is by hash; where it is not `identical`, e
 from __future__ import annotations
 
 import enum
-import hashlib
 import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -23,7 +22,7 @@ from feature_platform.offline.parquet import read_content
 from feature_platform.offline.sets.creating import Progress, versions
 from feature_platform.offline.sets.files import hash_file
 from feature_platform.offline.sets.kept import TrainingSet
-from feature_platform.offline.sets.manifest import Manifest
+from feature_platform.offline.sets.manifest import Manifest, hash_ids
 
 if TYPE_CHECKING:
     from feature_platform.offline.store import FeatureStore
@@ -169,10 +168,9 @@ def _damaged_data(kept: TrainingSet) -> list[str]:
 def _other_batches(manifest: Manifest, used: Mapping[str, tuple[PublishedBatch, ...]]) -> list[str]:
     reasons = []
     for then in manifest.batches:
-        ordered = sorted(used.get(then.view, ()), key=lambda batch: batch.seq)
-        ids = hashlib.sha256("".join(f"{batch.batch_id}\n" for batch in ordered).encode()).hexdigest()
-        if ids != then.ids_sha256:
-            reasons.append(f"{then.view}: the ledger names other batches now ({len(ordered)}, then {then.count})")
+        now = used.get(then.view, ())
+        if hash_ids(now) != then.ids_sha256:
+            reasons.append(f"{then.view}: the ledger names other batches now ({len(now)}, then {then.count})")
     return reasons
 
 

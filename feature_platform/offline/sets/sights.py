@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from feature_platform.domain.batch import PublishedBatch
@@ -14,11 +14,9 @@ from feature_platform.domain.feature_view import FeatureView, OnlineTier
 from feature_platform.domain.serving_history import ServedHistory, WindowKind
 from feature_platform.ledger import Ledger
 from feature_platform.offline.point_in_time import Mode, Outages
-from feature_platform.offline.served import without_retired
+from feature_platform.offline.served import FOREVER, without_retired
 from feature_platform.offline.sets.candidates import Sight
 from feature_platform.offline.sets.manifest import Manifest
-
-_FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 def sight_of(
@@ -43,7 +41,7 @@ def sight_of(
             policy = manifest.service.outage if manifest.service else OutagePolicy.NULL
             if policy is not OutagePolicy.STALE:
                 basis = f"in an outage of store {store}: nothing is given"
-                return Sight(label_time=label_time, keys=keys, batches=(), until=_FOREVER, ttl=view.ttl, basis=basis)
+                return Sight(label_time=label_time, keys=keys, batches=(), until=FOREVER, ttl=view.ttl, basis=basis)
             as_of, said = outage[0], f"in an outage of store {store}, as of the last instant before; "
         live = history.live_since
         is_live = live is not None and live <= label_time and manifest.mode != Mode.MODELLED
@@ -88,7 +86,7 @@ def _served(
         label_time=label_time,
         keys=keys,
         batches=batches,
-        until=_FOREVER,
+        until=FOREVER,
         ttl=view.ttl,
         basis=basis,
         # before the first sync nothing says that the store kept what it acknowledged

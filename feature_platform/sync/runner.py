@@ -209,6 +209,14 @@ class _Attempt:
             seen=seen,
         )
         newest = self._write(tuple((part, self._plan(part, head, active)) for part in parts), counts, begun, left)
+        if counts.refused and ledger.head(view.key) == head:
+            # no other sync can have overtaken this one: these rows were begun with for a position this ledger lost
+            raise LedgerConflictError(
+                f"the online store holds {counts.refused} entities of {view.key} as of a later position than {head},"
+                " where this ledger ends",
+                found="rows of a sync that never ended, from another ledger, or from this one before it was restored",
+                hint="empty this store, then sync: an empty one is written anew",
+            )
         asked = ledger.ask()
         if not self._online.advance(view.key, begun, head):
             return None

@@ -355,6 +355,23 @@ def test_a_ledger_that_was_restored_does_not_grow_past_what_the_store_got_of_its
     assert run(store="renamed").from_position == 4
 
 
+def test_a_row_of_a_sync_that_a_restored_ledger_does_not_know_is_not_taken_for_a_later_one(
+    platform, run, valkey
+) -> None:
+    """A sync to position 9 wrote one row and was killed; then the ledger was restored."""
+    platform.add(VIEW, MARCH, [row("UA", 0, 1.0)])
+    run()
+    (key,) = (k for k in valkey.call("KEYS", "*delays@1*") if valkey.call("TYPE", k) == b"string")
+    assert valkey.call("FCALL", functions.write_name(), 1, key, (9).to_bytes(8, "big") + bytes(12), 0) == [1, 0, 0]
+    platform.add(VIEW, MARCH + DAY, [row("UA", 1, 2.0), row("AA", 1, 3.0)])
+    for _ in range(2):
+        with pytest.raises(LedgerConflictError, match=r"1 entities of .* as of a later position than 2"):
+            run()
+    assert functions.begin(valkey, VIEW.key).position == 1, "the store is not called complete"
+    valkey.call("FLUSHALL")
+    assert (run().to_position, run(rebuild=True).refused) == (2, 0)
+
+
 def test_positions_never_move_back_and_belong_to_one_server(valkey) -> None:
     functions.load(valkey)
     begun = functions.begin(valkey, "v@1")

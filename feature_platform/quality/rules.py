@@ -13,23 +13,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, Expectation, FeatureView
 from feature_platform.domain.types import ColumnType, FeatureType
-from feature_platform.errors import Finding, InvalidDeclarationsError, chosen_from
+from feature_platform.errors import Finding, chosen_from
 
 SEVERITIES = ("error", "warn")
 
 _ROW_COUNT = "ExpectTableRowCountToBeBetween"
+_QUERY = "UnexpectedRowsExpectation"
 
 TABLE_KINDS = frozenset(
     {
         _ROW_COUNT,
         "ExpectTableRowCountToEqual",
-        "UnexpectedRowsExpectation",
+        _QUERY,
     }
 )
 """Kinds that judge the batch as a whole and name no column."""
@@ -125,16 +126,6 @@ def check_names(view: FeatureView) -> tuple[str, ...]:
     return tuple(names)
 
 
-def refuse_unjudgeable(views: Iterable[FeatureView]) -> None:
-    """Refuse declarations whose expectations could never be judged. Cheap: the library itself is not asked.
-
-    Raises:
-        InvalidDeclarationsError: an expectation is not supported or names what is not there; holds all findings.
-    """
-    if findings := tuple(finding for view in views for finding in find_problems(view)):
-        raise InvalidDeclarationsError(findings)
-
-
 def find_problems(view: FeatureView) -> tuple[Finding, ...]:
     """What is wrong in the view's expectations as far as it shows without Great Expectations."""
     return tuple(
@@ -166,6 +157,13 @@ def _problems(expectation: Expectation, types: Mapping[str, FeatureType]) -> Ite
                 "found": column,
                 "allowed": chosen_from(types),
             }
+    query = expectation.arguments.get("unexpected_rows_query")
+    if expectation.type == _QUERY and query is not None and "{batch}" not in str(query):
+        yield {
+            "problem": f"{_QUERY} does not look at the batch",
+            "found": str(query),
+            "allowed": "SQL over {batch}",
+        }
     judged = str(expectation.arguments.get("column"))
     if types.get(judged) is ColumnType.TIMESTAMPTZ:
         for name in _BOUND_ARGUMENTS:

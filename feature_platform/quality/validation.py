@@ -1,13 +1,13 @@
 """Names and arguments of expectations, checked against Great Expectations itself.
 
-Rule: costs the library's import, so it is for `validate`, tests and the start of a judging run, never for
-definitions.
+Rule: costs the library's import, so it is for `validate`, `deploy`, tests and the start of a judging run, never for
+definitions; and for views with expectations alone.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from feature_platform.domain.feature_view import Expectation, FeatureView
@@ -16,6 +16,17 @@ from feature_platform.quality.rules import find_problems, prepared_arguments
 
 # The pinned release sends nothing; this keeps it so in case another one would.
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+
+
+def refuse_unjudgeable(views: Iterable[FeatureView]) -> None:
+    """Refuse declarations whose expectations could never be judged.
+
+    Raises:
+        InvalidDeclarationsError: an expectation is not supported, names what is not there or has wrong arguments; holds
+            all findings.
+    """
+    if findings := tuple(finding for view in views for finding in validate_expectations(view)):
+        raise InvalidDeclarationsError(findings)
 
 
 def validate_expectations(view: FeatureView) -> tuple[Finding, ...]:

@@ -91,6 +91,13 @@ def test_incompatible_changes_are_refused_and_nothing_is_changed(tiny: TinyPlatf
         assert len(ledger.deployments()) == 1
 
 
+def test_an_expectation_that_could_not_be_judged_is_refused(tiny: TinyPlatform):
+    declared = "online: valkey\n          expectations: [{ExpectColumnMeanToBeBetween: {column: amount_3d, lowest: 0}}]"
+    tiny.edit("user_activity.yml", "online: valkey", declared)
+    with pytest.raises(InvalidDeclarationsError, match="does not take these arguments"):
+        tiny.deploy()
+
+
 def test_missing_source_table_is_named(tiny: TinyPlatform):
     with closing(connect(tiny.settings)) as lake:
         lake.execute("drop view lake.staging.stg_events")

@@ -313,11 +313,25 @@ def test_names_of_checks_are_unique_in_a_view():
     )
 
 
-def test_what_could_never_be_judged_is_refused_without_the_library():
-    good, bad = view_with(), view_with(expect("ExpectColumnValuesToBeOfType", column="delay"))
-    refuse_unjudgeable([good])
-    with pytest.raises(InvalidDeclarationsError, match="ExpectColumnValuesToBeOfType is not supported"):
-        refuse_unjudgeable([good, bad])
+def test_what_could_never_be_judged_is_refused_and_all_of_it_at_once():
+    good = view_with(expect("ExpectColumnMeanToBeBetween", column="delay", min_value=0))
+    refuse_unjudgeable([view_with(), good])
+    wrong = (
+        expect("ExpectColumnValuesToBeOfType", column="delay"),
+        expect("ExpectColumnMeanToBeBetween", column="delay", lowest=0),
+        expect("ExpectColumnValuesToNotBeNull", column="delay", mostly=2),
+        expect("ExpectColumnValuesToBeInSet", column="flights"),
+        expect("UnexpectedRowsExpectation", unexpected_rows_query="select 1 where false"),
+    )
+    with pytest.raises(InvalidDeclarationsError) as caught:
+        refuse_unjudgeable([good, *(view_with(one) for one in wrong)])
+    assert [finding.problem for finding in caught.value.findings] == [
+        "expectation ExpectColumnValuesToBeOfType is not supported",
+        "ExpectColumnMeanToBeBetween does not take these arguments",
+        "ExpectColumnValuesToNotBeNull does not take these arguments",
+        "ExpectColumnValuesToBeInSet does not take these arguments",
+        "UnexpectedRowsExpectation does not look at the batch",
+    ]
 
 
 def test_aggregates_of_many_batches_are_judged_as_the_library_alone_would(con, batch):

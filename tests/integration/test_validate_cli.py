@@ -110,6 +110,19 @@ def test_all_errors_of_a_broken_project_are_shown_by_file(project: Path) -> None
     assert human.output.count(f"{VIEWS}/carrier_delays.yml\n") == 1
 
 
+def test_arguments_of_expectations_are_those_of_great_expectations(project: Path) -> None:
+    edit(project, f"{VIEWS}/carrier_delays.yml", {"min_value: -30, max_value: 240": "lowest: -30, max_value: 240"})
+    edit(project, f"{VIEWS}/route_delays.yml", {"min_value: 50, max_value: 300": "min_value: 50, most: 300"})
+    result = run("--json")
+    assert result.exit_code == 1
+    found = {finding["node"]: finding for finding in json.loads(result.stdout)["findings"]}
+    for view, problem, argument in (
+        ("carrier_delays@1", "ExpectColumnMeanToBeBetween does not take these arguments", "lowest"),
+        ("route_delays@1", "ExpectTableRowCountToBeBetween does not take these arguments", "most"),
+    ):
+        assert (found[view]["problem"], argument in found[view]["found"]) == (problem, True)
+
+
 def test_another_view_is_not_read_even_through_staging(project: Path) -> None:
     (project / "dbt_project/models/staging/stg_reuse.sql").write_text(
         "select * from {{ ref('carrier_delays') }}", encoding="utf-8"

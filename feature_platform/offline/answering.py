@@ -107,7 +107,9 @@ class _Answering:
         if found is None:
             return None
         table = f"{question.answer}_marked"
-        self._run(outages.mark_labels(table, self._list("outages", found), question.timestamp_column))
+        lost = self._list("outages", found)
+        keys, time = question.view.entity_names, question.timestamp_column
+        self._run(outages.mark_labels(table, lost, keys=keys, timestamp_column=time))
         return table
 
     def _count(self, condition: str) -> int:

@@ -7,33 +7,28 @@ time, or with a time that names no instant, is refused.
 
 from __future__ import annotations
 
-import glob
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.types import ColumnType, FeatureType
 from feature_platform.errors import EntityError, RequestError, TimestampError, chosen_from
-from feature_platform.lake.failures import lake_errors
 from feature_platform.lake.sql import quote_identifier as quote
+from feature_platform.offline.label_input import naive_hint, open_labels
+from feature_platform.offline.outages import AS_OF, IS_OUTAGE
 from feature_platform.offline.parquet import copy_to_parquet
-from feature_platform.offline.point_in_time import LABEL_ID, LABELS, Statement
+from feature_platform.offline.point_in_time import LABEL_ID, LABELS
 
-_INPUT = "labels_input"
+_BESIDE_THE_TIME = frozenset({AS_OF, IS_OUTAGE, "_position", "_of"})
+"""Columns that tables of the join have beside the labels' keys and time."""
 _INTEGERS = frozenset(
     {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
-)
-_ACCEPTED = (
-    "a pandas DataFrame, anything Arrow (table, batches, reader), a DuckDB relation, or a path of a Parquet file"
 )
 
 
@@ -67,24 +62,20 @@ def load_labels(
         EntityError: a key column is missing or has another type.
         TimestampError: the time is missing, has no time zone, or is NULL somewhere.
     """
-    names, source = _open(connection, entity_df)
-    _check_names(names, views, timestamp_column)
-    try:
-        with lake_errors("reading the labels"), _readable():
-            connection.execute(
-                # the window without an order numbers rows as they come, and keeps that scan in order
-                f"create table {LABELS} as select row_number() over () - 1 as {LABEL_ID}, * from {source.sql}",
-                dict(source.parameters),
-            )
-    finally:
-        connection.unregister(_INPUT)
+    with open_labels(connection, entity_df, timestamp_column=timestamp_column, doing="reading the labels") as given:
+        _check_names(given.names, views, timestamp_column)
+        connection.execute(
+            # the window without an order numbers rows as they come, and keeps that scan in order
+            f"create table {LABELS} as select row_number() over () - 1 as {LABEL_ID}, * from {given.relation.sql}",
+            dict(given.relation.parameters),
+        )
     types = {row[0]: row[1] for row in connection.execute(f"describe {LABELS}").fetchall()}
     types.pop(LABEL_ID)
     count, oldest, newest = _check_times(connection, timestamp_column, types[timestamp_column])
     valueless = _check_keys(connection, views, types)
     if not count:
         valueless[timestamp_column] = ColumnType.TIMESTAMPTZ.value
-    return Labels(columns=tuple(names), valueless=valueless, count=count, oldest=oldest, newest=newest)
+    return Labels(columns=given.names, valueless=valueless, count=count, oldest=oldest, newest=newest)
 
 
 def write_labels(
@@ -102,55 +93,9 @@ def write_labels(
         EntityError: a key column is missing.
         TimestampError: the time is missing.
     """
-    names, source = _open(connection, entity_df)
-    _check_names(names, views, timestamp_column)
-    try:
-        with lake_errors("keeping the labels"), _readable():
-            copy_to_parquet(connection, f"select * from {source.sql}", path, source.parameters)
-    finally:
-        connection.unregister(_INPUT)
-
-
-@contextmanager
-def _readable() -> Iterator[None]:
-    try:
-        yield
-    except (duckdb.InvalidInputException, duckdb.NotImplementedException, duckdb.ConversionException) as error:
-        raise RequestError("cannot read the labels", found=str(error), allowed=_ACCEPTED) from error
-
-
-def _open(connection: duckdb.DuckDBPyConnection, entity_df: Any) -> tuple[list[str], Statement]:
-    """Column names of the input, and a relation to read it from, at most once."""
-    if isinstance(entity_df, (str, Path)):
-        path = Path(entity_df)
-        try:
-            names = pq.read_schema(path).names
-        except (OSError, pa.ArrowInvalid) as error:
-            raise RequestError(
-                f"cannot read the labels from {path}", found=str(error), allowed="a Parquet file"
-            ) from error
-        return names, Statement(sql="read_parquet($path)", parameters={"path": glob.escape(str(path))})
-    arrow = _to_arrow(entity_df)
-    connection.register(_INPUT, arrow)
-    return arrow.schema.names, Statement(sql=_INPUT)
-
-
-def _to_arrow(entity_df: Any) -> pa.Table | pa.RecordBatchReader:
-    try:
-        # looked at by name: pandas is imported only by who uses it. Its own Arrow stream would add the index.
-        if type(entity_df).__module__.partition(".")[0] == "pandas" and hasattr(entity_df, "columns"):
-            return pa.Table.from_pandas(entity_df, preserve_index=False)
-        if isinstance(entity_df, pa.Table):
-            return entity_df
-        if hasattr(entity_df, "__arrow_c_stream__"):
-            return pa.RecordBatchReader.from_stream(entity_df)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise RequestError(
-            "cannot read the labels", found=str(error), allowed="columns that hold values of one type each"
-        ) from error
-    except ValueError as error:  # pyarrow's complaint about equal pandas column names
-        raise RequestError("cannot read the labels", found=str(error)) from error
-    raise RequestError("cannot read the labels", found=type(entity_df).__qualname__, allowed=_ACCEPTED)
+    with open_labels(connection, entity_df, timestamp_column=timestamp_column, doing="keeping the labels") as given:
+        _check_names(given.names, views, timestamp_column)
+        copy_to_parquet(connection, f"select * from {given.relation.sql}", path, given.relation.parameters)
 
 
 def _check_names(names: Sequence[str], views: Iterable[FeatureView], timestamp_column: str) -> None:
@@ -161,8 +106,15 @@ def _check_names(names: Sequence[str], views: Iterable[FeatureView], timestamp_c
             found=chosen_from(name for name in names if name.lower() in repeated),
             allowed="names that differ in more than upper and lower case",
         )
-    if LABEL_ID in map(str.lower, names):
-        raise RequestError(f"the labels have a column {LABEL_ID}", hint="rename it: the platform uses this name")
+    if unnamed := [name for name in names if not name or "\0" in name]:
+        raise RequestError(
+            "a column of the labels has no name that a Parquet file can hold",
+            found=f"{unnamed[0]!r}, column {names.index(unnamed[0])}",
+            hint="rename or drop it; an index that was saved with a pandas frame may look like this",
+        )
+    if LABEL_ID in map(str.lower, names) or timestamp_column.lower() in _BESIDE_THE_TIME:
+        own = LABEL_ID if LABEL_ID in map(str.lower, names) else timestamp_column
+        raise RequestError(f"the labels have a column {own}", hint="rename it: the platform uses this name")
     missing: dict[str, list[str]] = {}
     for view in views:
         for entity in view.entity_names:
@@ -200,14 +152,16 @@ def _check_times(
         return 0, None, None
     if kind != ColumnType.TIMESTAMPTZ:
         naive = kind.startswith("TIMESTAMP")
+        # numbers without a unit are nanoseconds to pandas: seconds would all lie in 1970
+        unit = ', unit="s"' if kind in _INTEGERS or kind in ("FLOAT", "DOUBLE") else ""
         raise TimestampError(
             f"column {column!r} of the labels {'has no time zone' if naive else 'is no timestamp'}",
             found=kind,
             allowed=ColumnType.TIMESTAMPTZ.value,
-            hint=f'say in which zone it was recorded, e.g. df["{column}"] = df["{column}"].dt.tz_localize("UTC"),'
-            f" or in SQL: {column} at time zone 'UTC'"
+            hint=naive_hint(column)
             if naive
-            else f'convert it, e.g. df["{column}"] = pandas.to_datetime(df["{column}"], utc=True)',
+            else f'convert it, e.g. df["{column}"] = pandas.to_datetime(df["{column}"]{unit}, utc=True)'
+            + ", with the unit that it has" * bool(unit),
         )
     # a Python datetime holds years 1 to 9999; a day is left for the delay and the zone
     (strange,), *_ = connection.execute(

@@ -6,6 +6,7 @@ again. A store that merely lags behind is none; what it held is known, and was s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import pyarrow as pa
@@ -37,17 +38,19 @@ def outage_table(history: ServedHistory, *, oldest: datetime, newest: datetime) 
     )
 
 
-def mark_labels(table: str, outages: str, timestamp_column: str) -> Statement:
-    """All labels, with `AS_OF` and `IS_OUTAGE`. Outages do not overlap.
+def mark_labels(table: str, outages: str, *, keys: Iterable[str], timestamp_column: str) -> Statement:
+    """All labels, with `AS_OF` and `IS_OUTAGE`, but without what only rides along. Outages do not overlap.
 
     Args:
         table: to be made, unquoted.
         outages: relation of `outage_table`, quoted.
+        keys: the labels' key columns.
         timestamp_column: the labels' time.
     """
     time = f"l.{quote(timestamp_column)}"
+    needed = ", ".join(f"l.{quote(column)}" for column in dict.fromkeys((LABEL_ID, *keys, timestamp_column)))
     return Statement(
-        sql=f"create table {quote(table)} as select l.*, coalesce(o.since, {time}) as {AS_OF},"
+        sql=f"create table {quote(table)} as select {needed}, coalesce(o.since, {time}) as {AS_OF},"
         f" o.since is not null as {IS_OUTAGE} from {LABELS} as l"
         f" left join {outages} as o on {time} > o.since and {time} < o.until"
     )

@@ -87,11 +87,11 @@ def read_content(connection: duckdb.DuckDBPyConnection, path: Path) -> Content:
 
 
 def read_parquet(path: Path, *, numbered: bool = False) -> str:
-    """The file as a relation; special characters of its path are no pattern.
+    """The file as a relation; special characters of its path are no pattern, and directories no columns.
 
     Args:
         path: the file.
         numbered: with a column `file_row_number`: 0, 1, 2 … in the order of the rows.
     """
-    options = ", file_row_number = true" if numbered else ""
-    return f"read_parquet({quote_literal(glob.escape(str(path)))}{options})"
+    options = "hive_partitioning = false" + ", file_row_number = true" * numbered
+    return f"read_parquet({quote_literal(glob.escape(str(path)))}, {options})"

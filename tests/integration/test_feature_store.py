@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
-from datetime import UTC, datetime, timedelta
+from contextlib import closing
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
 
 import duckdb
 import pandas as pd
@@ -23,6 +25,7 @@ from feature_platform.errors import (
     UnknownNameError,
 )
 from feature_platform.offline import FeatureStore
+from feature_platform.offline.parquet import read_content
 from feature_platform.offline.point_in_time import Plan
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
@@ -217,8 +220,18 @@ REFUSED = [
     (arrow([{**GOOD, "event_timestamp": 2**60}], event_timestamp=INSTANT), TimestampError, "impossible"),
     (arrow([{**GOOD, "Carrier": "x"}]), RequestError, "cannot be told apart"),
     (arrow([{**GOOD, "_label_id": 1}]), RequestError, "rename it"),
+    (arrow([{**GOOD, "event_timestamp": 1772409600}]), TimestampError, r'is no timestamp[\s\S]*unit="s"'),
+    (arrow([{**GOOD, "": 1}]), RequestError, "has no name"),
+    (arrow([{**GOOD, "late": timedelta(minutes=-3)}]), RequestError, r"late duration\[us\][\s\S]*total_seconds"),
+    (arrow([{**GOOD, "all": [{"late": HOUR}]}]), RequestError, r"all list<.*duration"),
+    (arrow([{**GOOD, "y": 1.0}], y=pa.float16()), RequestError, r"y halffloat"),
+    (arrow([{**GOOD, "y": 1}], y=pa.decimal256(50)), RequestError, r"y decimal256"),
+    (pd.DataFrame([{**GOOD, "month": pd.Period("2026-03")}]), RequestError, "month .*period"),
+    (pd.DataFrame([GOOD]).assign(few=pd.arrays.SparseArray([0])), RequestError, "Sparse"),
+    (pd.DataFrame(), RequestError, "at least one column"),
     (pd.DataFrame({"carrier": ["a", 1]}), RequestError, "one type each"),
     ([GOOD], RequestError, r"list[\s\S]*pandas DataFrame"),
+    (arrow([GOOD]).to_batches(), RequestError, r"RecordBatchReader.from_batches"),
     ("/nowhere/labels.parquet", RequestError, "cannot read the labels from /nowhere"),
 ]  # fmt: skip
 
@@ -227,6 +240,65 @@ def test_what_cannot_be_answered_is_refused_with_a_way_out(platform: Platform) -
     for labels, error, says in REFUSED:
         with pytest.raises(error, match=says):
             platform.store.get_historical_features(labels, "departure_delay")
+
+
+def test_instants_of_which_some_have_no_zone_are_refused(filled: Platform) -> None:
+    """pyarrow would take those without for UTC."""
+    for times in ([at(2), at(2).replace(tzinfo=None)], [at(2).replace(tzinfo=None), pd.NaT, at(2)]):
+        labels = pd.DataFrame({"carrier": "AA", "event_timestamp": pd.Series(times, dtype=object)})
+        with pytest.raises(TimestampError, match=r"some times[\s\S]*1 of 2, first in row"):
+            filled.store.get_historical_features(labels, "carrier_delays")
+    zones = pd.Series([at(2, 9), at(2, 9).astimezone(timezone(-7 * HOUR))], dtype=object)
+    with filled.store.get_historical_features(
+        pd.DataFrame({"carrier": "AA", "event_timestamp": zones}), "carrier_delays"
+    ) as features:
+        assert features.to_arrow()["event_timestamp"].to_pylist() == [at(2, 9)] * 2
+
+
+def test_directories_are_no_columns_of_a_label_file(filled: Platform, tmp_path) -> None:
+    """DuckDB would read carrier=UA from the path, before the file's own column."""
+    place = tmp_path / "carrier=UA" / "year=2026"
+    place.mkdir(parents=True)
+    pq.write_table(arrow([{"carrier": "AA", "event_timestamp": at(1, 2)}]), place / "labels.parquet")
+    with filled.store.get_historical_features(place / "labels.parquet", "carrier_delays") as features:
+        features.to_parquet(place / "set.parquet")
+        assert features.to_arrow().to_pylist() == [
+            {"carrier": "AA", "event_timestamp": at(1, 2), "delay": 1.0, "flights": 10}
+        ]
+    with closing(duckdb.connect()) as connection:
+        assert [*read_content(connection, place / "set.parquet").schema] == [
+            "carrier", "event_timestamp", "delay", "flights",
+        ]  # fmt: skip
+
+
+def test_columns_that_ride_along_come_back_as_they_were(filled: Platform, tmp_path) -> None:
+    """Of every type that Parquet and DuckDB share, under names that SQL and the join have a meaning for."""
+    values = {
+        "i32": pa.array([-1, None], pa.int32()),
+        "u64": pa.array([2**64 - 1, 0], pa.uint64()),
+        "on": pa.array([date(2026, 3, 1), None]),
+        "local": pa.array([1234567891, None], pa.timestamp("ns")),
+        "price": pa.array([Decimal("1.10"), None], pa.decimal128(38, 10)),
+        "raw": pa.array([b"\0\xff", b""]),
+        "many": pa.array([[1, None], []]),
+        "pair": pa.array([{"a": 1}, None]),
+        "flag": pa.array([True, None]),
+        "nothing": pa.nulls(2, pa.int32()),
+        "of_day": pa.array([time(10, 0, 0, 1), None], pa.time64("us")),
+    }
+    names = ['a"b', "a'b", "$delay", "a;drop table labels", "a\nb", " ", "_as_of", "_is_outage", "_at", "l", "select"]
+    given = arrow([{"carrier": "AA", "event_timestamp": at(1, 2)}] * 2)
+    for name, column in (values | dict.fromkeys(names, pa.array([7, 8]))).items():
+        given = given.append_column(name, column)
+    fine = given.append_column("fine", pa.array([time(10, 0, 0, 1), None], pa.time64("ns")))
+    given = given.append_column("fine", pa.array([time(10, 0, 0, 1), None], pa.time64("us")))
+    path = tmp_path / "set.parquet"
+    with filled.store.get_historical_features(fine, "carrier_delays", provenance=True) as features:
+        features.to_parquet(path)
+        for found in (features.to_arrow(), pq.read_table(path)):
+            assert found.select(given.column_names).to_pylist() == given.to_pylist()
+            assert found["flights"].to_pylist() == [10, 10]
+            assert found.schema.field("fine").type == pa.time64("us")
 
 
 def test_unknown_modes_names_and_an_undeployed_lake(platform: Platform, settings) -> None:

@@ -339,6 +339,16 @@ def test_an_outage_is_replayed_as_the_service_declares(tale: Tale) -> None:
     assert values("as_recorded", "stale") == [5.0, 5.0]
     assert values("as_recorded", "exclude") == values("as_recorded", "exclude", "modelled") == [5.0]
     assert values("never_happened") == [5.0, 5.0]
+    plain = labels
+    for name, value in (("_as_of", 7), ("_is_outage", False)):  # what the join calls columns of its own
+        labels = labels.append_column(name, pa.array([value] * 2))
+    assert values("as_recorded", "stale") == values("never_happened") == [5.0, 5.0]
+    assert values("as_recorded", "exclude") == [5.0]
+    labels = plain
+    with pytest.raises(RequestError, match="_as_of"):
+        tale.platform.store.get_historical_features(
+            labels.rename_columns(["e", "_as_of"]), "pulse", timestamp_column="_as_of"
+        )
     with pytest.raises(RequestError, match="outages included"):
         values("as_recorded", mode="served")
     with pytest.raises(RequestError, match="as_recorded, never_happened"):

@@ -15,7 +15,6 @@ from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_view import FeatureView, OnlineTier
 from feature_platform.domain.late_data import named
 from feature_platform.domain.windows import parse_partition_key
-from feature_platform.errors import NotDeployedError
 from feature_platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -159,8 +158,6 @@ def reject(view: str, partitions: tuple[str, ...], *, reason: str, as_json: bool
 
 def _deployed() -> tuple[Settings, FeatureRegistry]:
     settings = Settings.from_env()
-    if not settings.manifest_path.exists():
-        raise NotDeployedError("nothing is deployed yet", hint="run `feature-platform deploy`")
     return settings, load_registry(settings.manifest_path)
 
 

@@ -11,7 +11,6 @@ import click
 
 from feature_platform.cli.output import json_option, print_json, print_table
 from feature_platform.declaration import load_registry
-from feature_platform.errors import NotDeployedError
 from feature_platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,8 +49,6 @@ def maintain(*, views: tuple[str, ...], dry_run: bool, wait: int, as_json: bool)
     from feature_platform.maintenance import maintain as run  # loads DuckDB
 
     settings = Settings.from_env()
-    if not settings.manifest_path.is_file():
-        raise NotDeployedError("nothing is deployed here yet", hint="run `feature-platform deploy`")
     registry = load_registry(settings.manifest_path)
     chosen = [registry.view(name) for name in dict.fromkeys(views)] or None
     with Console(stderr=True).status("looking at the ledger") as status:

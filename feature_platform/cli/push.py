@@ -7,18 +7,16 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from feature_platform.cli.output import json_option, print_json
+from feature_platform.declaration import FeatureRegistry, load_registry
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
 from feature_platform.domain.types import ColumnType, DecimalType
-from feature_platform.errors import NotDeployedError, RequestError
+from feature_platform.errors import RequestError
 from feature_platform.settings import Settings
-
-if TYPE_CHECKING:
-    from feature_platform.declaration import FeatureRegistry
 
 _LINES_AT_ONCE = 10_000
 
@@ -41,7 +39,7 @@ def push(*, view: str, file: Path | None, drain: bool, as_json: bool) -> None:
     if file is None and not drain:
         raise click.UsageError("name a file to push, or pass --drain")
     settings = Settings.from_env()
-    registry = _registry(settings)
+    registry = load_registry(settings.manifest_path)
     answer: dict[str, Any] = {"view": registry.view(view).key}
     if file is not None:
         answer |= _push(settings, registry, view, file)
@@ -133,11 +131,3 @@ def _row(number: int, line: str, readers: Mapping[str, Callable[[str], Any]]) ->
     except (ValueError, ArithmeticError) as error:
         raise RequestError(f"line {number} cannot be read", found=str(error), allowed="one JSON object") from error
     raise RequestError(f"line {number} is no row", found=line.strip()[:80], allowed="one JSON object")
-
-
-def _registry(settings: Settings) -> FeatureRegistry:
-    from feature_platform.declaration import load_registry
-
-    if not settings.manifest_path.exists():
-        raise NotDeployedError("nothing is deployed yet", hint="run `feature-platform deploy`")
-    return load_registry(settings.manifest_path)

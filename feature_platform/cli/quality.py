@@ -15,7 +15,7 @@ from feature_platform.cli.quality_texts import last_told, marks, sparkline, tren
 from feature_platform.declaration import load_registry, tested_columns
 from feature_platform.domain.feature_view import Column, FeatureView
 from feature_platform.domain.profile import QUANTILES
-from feature_platform.errors import NotDeployedError, UnknownNameError, chosen_from
+from feature_platform.errors import UnknownNameError, chosen_from
 from feature_platform.quality import (
     BatchInHistory,
     drift_text,
@@ -57,8 +57,6 @@ def quality(view: str, feature: str | None, check: str | None, last: int, *, as_
     from feature_platform.ledger import Ledger  # psycopg2
 
     settings = Settings.from_env()
-    if not settings.manifest_path.exists():
-        raise NotDeployedError("nothing is deployed yet", hint="run `feature-platform deploy`")
     declared = load_registry(settings.manifest_path).view(view)
     if feature is not None and feature not in declared.feature_names:
         raise UnknownNameError(

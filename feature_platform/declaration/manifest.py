@@ -111,7 +111,7 @@ def load_manifest(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise NotDeployedError(
-            "there is no manifest",
+            "nothing is deployed here yet",
             found=f"no file {path}",
             hint="run `feature-platform deploy`, which writes it",
         ) from error

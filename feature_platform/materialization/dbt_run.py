@@ -106,7 +106,9 @@ def load_manifest(settings: Settings) -> Any:
         path = settings.manifest_path.resolve(strict=True)
     except FileNotFoundError as error:
         raise NotDeployedError(
-            "there is no manifest", found=f"no file {settings.manifest_path}", hint="run `feature-platform deploy`"
+            "nothing is deployed here yet",
+            found=f"no file {settings.manifest_path}",
+            hint="run `feature-platform deploy`",
         ) from error
     with _one_at_a_time:
         if path not in _manifests:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
-from feature_platform.declaration import FeatureRegistry, load_registry
-from feature_platform.errors import FeaturePlatformError, NotDeployedError
+from feature_platform.declaration import load_registry
+from feature_platform.errors import FeaturePlatformError
 from feature_platform.ledger import Ledger
 from feature_platform.observability.metrics import ledger_metrics, store_metrics, up_metric
 from feature_platform.observability.store_meters import read_store_meters
@@ -38,7 +38,7 @@ class PlatformCollector(Collector):
 
     def _from_ledger(self) -> list[Metric] | None:
         try:
-            registry = _deployed(self._settings)
+            registry = load_registry(self._settings.manifest_path)
             with Ledger.connect(self._settings.ledger_url) as ledger:
                 # read whole: half of it, and then an error, would look like views that vanished
                 return list(ledger_metrics(ledger, registry, store=self._settings.store, now=ledger.now()))
@@ -53,9 +53,3 @@ class PlatformCollector(Collector):
             self._log.warning("the online store could not be read: %s", error)
             return None
         return list(store_metrics(meters, store=self._settings.store))
-
-
-def _deployed(settings: Settings) -> FeatureRegistry:
-    if not settings.manifest_path.exists():
-        raise NotDeployedError("nothing is deployed yet", hint="run `feature-platform deploy`")
-    return load_registry(settings.manifest_path)

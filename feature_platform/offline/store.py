@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Self
 
 import duckdb
@@ -22,7 +21,6 @@ from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_service import FeatureService, OutagePolicy
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView, OnlineTier
 from feature_platform.errors import (
-    NotDeployedError,
     RequestError,
     RowsRetiredError,
     SourceNotReadyError,
@@ -63,12 +61,6 @@ class FeatureStore(TrainingSetDoors):
             NotDeployedError: nothing was deployed yet.
         """
         settings = Settings.from_env(environ)
-        if not Path(settings.manifest_path).is_file():
-            raise NotDeployedError(
-                "nothing is deployed here yet",
-                found=f"no {settings.manifest_path}",
-                hint="run `feature-platform deploy`",
-            )
         return cls(settings, load_registry(settings.manifest_path))
 
     def get_historical_features(

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from feature_platform.declaration import FeatureRegistry, load_registry
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
-from feature_platform.errors import FeaturePlatformError, NotDeployedError, RequestError, StoreUnavailableError
+from feature_platform.errors import FeaturePlatformError, RequestError, StoreUnavailableError
 from feature_platform.ledger import Ledger
 from feature_platform.online.writable import WritableStore, open_store
 from feature_platform.settings import Settings
@@ -78,8 +78,6 @@ class FeaturePusher:
             NotDeployedError: nothing is deployed.
         """
         settings = Settings.from_env()
-        if not settings.manifest_path.exists():
-            raise NotDeployedError("nothing is deployed yet", hint="run `feature-platform deploy`")
         return cls(settings, load_registry(settings.manifest_path))
 
     def __enter__(self) -> Self:

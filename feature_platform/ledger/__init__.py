@@ -15,7 +15,14 @@ from feature_platform.ledger.held import HeldLedger
 from feature_platform.ledger.incidents import IncidentLedger
 from feature_platform.ledger.journal import Journal, SyncLedger
 from feature_platform.ledger.late import LateLedger
-from feature_platform.ledger.locks import canary_lock, deployment_lock, drain_lock
+from feature_platform.ledger.locks import (
+    canary_lock,
+    deployment_lock,
+    log_drain_lock,
+    push_drain_lock,
+    source_lock,
+    training_set_lock,
+)
 from feature_platform.ledger.meters import DrainTotals, MeterLedger, SyncTotals, ViewTotals
 from feature_platform.ledger.migrating import migrate
 from feature_platform.ledger.parity import ParityLedger, ParityRecord
@@ -82,7 +89,10 @@ __all__ = [
     "WrongClock",
     "canary_lock",
     "deployment_lock",
-    "drain_lock",
     "locks",
+    "log_drain_lock",
     "migrate",
+    "push_drain_lock",
+    "source_lock",
+    "training_set_lock",
 ]

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from zlib import crc32
 
 import psycopg2
 import psycopg2.errors
 from psycopg2 import extensions
 
+from feature_platform.domain.durations import format_duration
 from feature_platform.errors import LockBusyError
 from feature_platform.ledger.postgres import translated
 
@@ -24,10 +26,14 @@ APPEND = 0x66706C74_0001
 DEPLOYMENT = 0x66706C74_0002
 MIGRATION = 0x66706C74_0003
 CANARY = 0x66706C74_0004
-# "fplg": with two keys it lies apart from those above
+# "fplg", "fpts", "fpsr": with two keys they lie apart from those above
 _DRAINS = 0x66706C67
+_TRAINING_SETS = 0x66707473
+_SOURCES = 0x66707372
+_NAMED = "(%s, hashtext(%s))"
 
 DEFAULT_WAIT = timedelta(seconds=60)
+_SOURCE_WAIT = timedelta(minutes=2)
 
 
 @contextmanager
@@ -41,39 +47,66 @@ def deployment_lock(
     Raises:
         LockBusyError: the lock was not free within `wait`.
     """
-    suffix = "" if exclusive else "_shared"
-    with translated(), connection.cursor() as cursor:
-        cursor.execute("begin")
-        try:
-            cursor.execute(
-                "select set_config('lock_timeout', %s, true)", (f"{int(wait.total_seconds() * 1000) or 1}ms",)
-            )
-            cursor.execute(f"select pg_advisory_lock{suffix}(%s)", (DEPLOYMENT,))
-            cursor.execute("commit")
-        except psycopg2.errors.LockNotAvailable as error:
-            cursor.execute("rollback")
-            raise LockBusyError(
-                f"the {'exclusive' if exclusive else 'shared'} deployment lock was not free within {wait}",
-                found="runs are going on" if exclusive else "a deploy or maintenance is going on",
-                hint="try again when they have ended; `feature-platform ledger unfinished` lists their batches",
-            ) from error
-    try:
+    busy = LockBusyError(
+        f"the {'exclusive' if exclusive else 'shared'} deployment lock was not free within {wait}",
+        found="runs are going on" if exclusive else "a deploy or maintenance is going on",
+        hint="try again when they have ended; `feature-platform ledger unfinished` lists their batches",
+    )
+    with _within(connection, "(%s)", (DEPLOYMENT,), wait=wait, busy=busy, shared=not exclusive):
         yield
-    finally:
-        # a broken connection has released the lock already
-        with suppress(psycopg2.Error), connection.cursor() as cursor:
-            cursor.execute(f"select pg_advisory_unlock{suffix}(%s)", (DEPLOYMENT,))
 
 
 @contextmanager
-def drain_lock(connection: extensions.connection, store: str) -> Iterator[None]:
-    """Hold the right to drain a store's feature log; the death of the process gives it free.
+def source_lock(connection: extensions.connection, source: str) -> Iterator[None]:
+    """Hold the right to load a source, on a connection in autocommit mode.
+
+    Raises:
+        LockBusyError: another load did not end in time.
+    """
+    busy = LockBusyError(
+        f"another load of {source} did not end within {format_duration(_SOURCE_WAIT)}", hint="try again when it has"
+    )
+    key = (_SOURCES, crc32(source.encode()) & 0x7FFF_FFFF)
+    with _within(connection, "(%s, %s)", key, wait=_SOURCE_WAIT, busy=busy):
+        yield
+
+
+@contextmanager
+def log_drain_lock(connection: extensions.connection, store: str) -> Iterator[None]:
+    """Hold the right to drain a store's feature log.
 
     Raises:
         LockBusyError: another process drains it.
     """
-    busy = f"the feature log of store {store!r} is being drained by another process"
-    with _at_once(connection, "(%s, hashtext(%s))", (_DRAINS, store), busy=busy):
+    busy = LockBusyError(f"the feature log of store {store!r} is being drained by another process", hint="wait for it")
+    with _at_once(connection, _NAMED, (_DRAINS, store), busy=busy):
+        yield
+
+
+@contextmanager
+def push_drain_lock(connection: extensions.connection, view: str) -> Iterator[None]:
+    """Hold the right to drain what was pushed to a view.
+
+    Raises:
+        LockBusyError: another process drains it.
+    """
+    busy = LockBusyError(f"what was pushed to {view} is being drained by another process", hint="wait for it")
+    with _at_once(connection, _NAMED, (_DRAINS, f"pushes of {view}"), busy=busy):
+        yield
+
+
+@contextmanager
+def training_set_lock(connection: extensions.connection, name: str) -> Iterator[None]:
+    """Hold the right to make the next training set of this name.
+
+    Raises:
+        LockBusyError: another process is making one.
+    """
+    busy = LockBusyError(
+        f"a training set {name!r} is being created by another process",
+        hint="wait for it and create the next version, or choose another name",
+    )
+    with _at_once(connection, _NAMED, (_TRAINING_SETS, name), busy=busy):
         yield
 
 
@@ -84,22 +117,56 @@ def canary_lock(connection: extensions.connection) -> Iterator[None]:
     Raises:
         LockBusyError: another round is going on.
     """
-    with _at_once(connection, "(%s)", (CANARY,), busy="another round of the canary is going on"):
+    busy = LockBusyError("another round of the canary is going on", hint="wait for it")
+    with _at_once(connection, "(%s)", (CANARY,), busy=busy):
+        yield
+
+
+@contextmanager
+def _within(
+    connection: extensions.connection,
+    key: str,
+    parameters: tuple[int, ...],
+    *,
+    wait: timedelta,
+    busy: LockBusyError,
+    shared: bool = False,
+) -> Iterator[None]:
+    """Hold a lock that is waited for."""
+    suffix = "_shared" if shared else ""
+    with translated(), connection.cursor() as cursor:
+        cursor.execute("begin")
+        try:
+            cursor.execute(
+                "select set_config('lock_timeout', %s, true)", (f"{int(wait.total_seconds() * 1000) or 1}ms",)
+            )
+            cursor.execute(f"select pg_advisory_lock{suffix}{key}", parameters)
+            cursor.execute("commit")
+        except psycopg2.errors.LockNotAvailable as error:
+            cursor.execute("rollback")
+            raise busy from error
+    with _freeing(connection, f"pg_advisory_unlock{suffix}{key}", parameters):
         yield
 
 
 @contextmanager
 def _at_once(
-    connection: extensions.connection, key: str, parameters: tuple[int | str, ...], *, busy: str
+    connection: extensions.connection, key: str, parameters: tuple[int | str, ...], *, busy: LockBusyError
 ) -> Iterator[None]:
     """Hold a lock that nobody waits for."""
     with translated(), connection.cursor() as cursor:
         cursor.execute(f"select pg_try_advisory_lock{key}", parameters)
         if cursor.fetchone() != (True,):
-            raise LockBusyError(busy, hint="wait for it")
+            raise busy
+    with _freeing(connection, f"pg_advisory_unlock{key}", parameters):
+        yield
+
+
+@contextmanager
+def _freeing(connection: extensions.connection, call: str, parameters: tuple[int | str, ...]) -> Iterator[None]:
     try:
         yield
     finally:
         # a broken connection has released the lock already
         with suppress(psycopg2.Error), connection.cursor() as cursor:
-            cursor.execute(f"select pg_advisory_unlock{key}", parameters)
+            cursor.execute(f"select {call}", parameters)

@@ -8,22 +8,16 @@ after reading, so of two that meet one is refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import psycopg2
-
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.number_ranges import Ranges, to_ranges
-from feature_platform.errors import LockBusyError, NameTakenError, RowsRetiredError, UnknownNameError, chosen_from
+from feature_platform.errors import NameTakenError, RowsRetiredError, UnknownNameError, chosen_from
 from feature_platform.ledger.connection import Append, LedgerConnection, Row
 from feature_platform.ledger.rows import PUBLISHED, read_published
-
-# "fpts"; with two keys it lies apart from the ledger's own locks, which have one
-_NAME_LOCKS = 0x66707473
 
 _SETS = """
 select s.name, s.version, s.ledger_seq, s.at_sequence, s.manifest, s.created_by, s.recorded_at, r.reason, r.released_by,
@@ -57,25 +51,6 @@ class TrainingSetRecord:
 
 class TrainingSetLedger(LedgerConnection):
     """The part of the ledger that knows training sets."""
-
-    @contextmanager
-    def creating_training_set(self, name: str) -> Iterator[None]:
-        """Hold the right to make the next set of this name; the death of the process gives it free.
-
-        Raises:
-            LockBusyError: another process is making one.
-        """
-        if not self._fetch_value("select pg_try_advisory_lock(%s, hashtext(%s))", (_NAME_LOCKS, name)):
-            raise LockBusyError(
-                f"a training set {name!r} is being created by another process",
-                hint="wait for it and create the next version, or choose another name",
-            )
-        try:
-            yield
-        finally:
-            # a broken connection has released the lock already
-            with suppress(psycopg2.Error), self.connection.cursor() as cursor:
-                cursor.execute("select pg_advisory_unlock(%s, hashtext(%s))", (_NAME_LOCKS, name))
 
     def next_version(self, name: str) -> int:
         """The version the next set of this name gets: one more than the last."""

@@ -6,21 +6,16 @@ so it can be repeated after a crash at any point. Loads of one source take turns
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
-import psycopg2
-import psycopg2.errors
 
 from feature_platform.domain.windows import aware_utc
-from feature_platform.errors import LockBusyError, NotDeployedError, UnknownNameError, chosen_from
+from feature_platform.errors import NotDeployedError, UnknownNameError, chosen_from
 from feature_platform.lake.failures import lake_errors
-from feature_platform.ledger import Ledger, deployment_lock
+from feature_platform.ledger import Ledger, deployment_lock, source_lock
 from feature_platform.ledger.postgres import translated
 from feature_platform.reference.clock import ReferenceClock, fix_clock
 from feature_platform.reference.extract import parquet_file
@@ -28,9 +23,6 @@ from feature_platform.reference.transform import SOURCES, ReferenceSource
 
 SCHEMA = "sources"
 _BEGINNING = datetime(1000, 1, 1, tzinfo=UTC)
-# "fpsr"; with two keys it lies apart from the ledger's own locks, which have one
-_LOCK_CLASS = 0x66707372
-_LOCK_WAIT = "120s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +100,7 @@ def load_source(
         translated(),
         lake_errors(f"loading {declared.ledger_name}"),
         deployment_lock(ledger.connection, exclusive=False),
-        _source_lock(ledger, source),
+        source_lock(ledger.connection, source),
     ):
         if not _exists(lake, declared):
             raise NotDeployedError(f"the lake has no table {SCHEMA}.{source}", hint="run `feature-platform up`")
@@ -196,22 +188,3 @@ def _exists(lake: duckdb.DuckDBPyConnection, source: ReferenceSource) -> bool:
         [SCHEMA, source.name],
     ).fetchone()
     return found is not None
-
-
-@contextmanager
-def _source_lock(ledger: Ledger, source: str) -> Iterator[None]:
-    key = zlib.crc32(source.encode()) & 0x7FFFFFFF
-    with ledger.connection.cursor() as cursor:
-        cursor.execute("begin")
-        try:
-            cursor.execute("select set_config('lock_timeout', %s, true)", (_LOCK_WAIT,))
-            cursor.execute("select pg_advisory_lock(%s, %s)", (_LOCK_CLASS, key))
-            cursor.execute("commit")
-        except psycopg2.errors.LockNotAvailable as error:
-            cursor.execute("rollback")
-            raise LockBusyError(f"another load of {source} did not end within {_LOCK_WAIT}") from error
-    try:
-        yield
-    finally:
-        with suppress(psycopg2.Error), ledger.connection.cursor() as cursor:
-            cursor.execute("select pg_advisory_unlock(%s, %s)", (_LOCK_CLASS, key))

@@ -24,7 +24,7 @@ from feature_platform.errors import CorruptValueError, NotDeployedError, StoreUn
 from feature_platform.lake import connect
 from feature_platform.lake.log_tables import DRAINS, SERVED, columns_of, drains_table, served_table
 from feature_platform.lake.tables import transaction
-from feature_platform.ledger import Ledger, deployment_lock, drain_lock
+from feature_platform.ledger import Ledger, deployment_lock, log_drain_lock
 from feature_platform.online import FeatureStatus, catalog
 from feature_platform.online.codec import decode_prefix, layout_id_of
 from feature_platform.online.decoding import decode
@@ -125,7 +125,7 @@ def drain(settings: Settings, *, progress: Callable[[int, int], None] = lambda _
     with (
         Ledger.connect(settings.ledger_url) as ledger,
         deployment_lock(ledger.connection, exclusive=False),
-        drain_lock(ledger.connection, settings.store),
+        log_drain_lock(ledger.connection, settings.store),
         closing(connect(settings)) as lake,
         closing(open_store(settings.valkey_url, _TIMEOUT_SECONDS)) as store,
     ):

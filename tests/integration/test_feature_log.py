@@ -22,7 +22,7 @@ from feature_platform import lake
 from feature_platform.cli import served_log as commands
 from feature_platform.errors import LockBusyError, NotDeployedError, RequestError, StoreUnavailableError
 from feature_platform.lake.log_tables import drains_table, plan_tables, served_table
-from feature_platform.ledger import Ledger, drain_lock
+from feature_platform.ledger import Ledger, log_drain_lock
 from feature_platform.observability import look_at_store
 from feature_platform.online import FeatureClient, FeatureLog, LogSettings
 from feature_platform.online.connection import Connection
@@ -168,7 +168,7 @@ def test_what_the_cap_removed_and_what_is_unreadable_is_counted(platform: Platfo
     assert (result.entries, result.lost, result.rows) == (1, 0, 4)
     # one drains at a time, and only into what is deployed
     settings = platform.settings
-    with Ledger.connect(settings.ledger_url) as ledger, drain_lock(ledger.connection, settings.store):
+    with Ledger.connect(settings.ledger_url) as ledger, log_drain_lock(ledger.connection, settings.store):
         with pytest.raises(LockBusyError, match="being drained"):
             drain(settings)
         assert drain(replace(settings, store="other")).entries == 0

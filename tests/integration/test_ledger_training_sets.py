@@ -7,7 +7,7 @@ import pytest
 from test_ledger import VIEW, View, days, publish
 
 from feature_platform.errors import LockBusyError, NameTakenError, UnknownNameError
-from feature_platform.ledger import Ledger
+from feature_platform.ledger import Ledger, training_set_lock
 
 
 @pytest.fixture
@@ -60,13 +60,13 @@ def test_kept_sets_need_their_batches_until_they_are_given_up(ledger: Ledger) ->
 
 
 def test_one_process_at_a_time_makes_a_set_of_a_name(ledger: Ledger, ledger_url: str) -> None:
-    with Ledger.connect(ledger_url) as other, ledger.creating_training_set("flights"):
+    with Ledger.connect(ledger_url) as other, training_set_lock(ledger.connection, "flights"):
         with (
             pytest.raises(LockBusyError, match="being created by another process"),
-            other.creating_training_set("flights"),
+            training_set_lock(other.connection, "flights"),
         ):
             pass
-        with other.creating_training_set("others"):
+        with training_set_lock(other.connection, "others"):
             pass
-    with Ledger.connect(ledger_url) as other, other.creating_training_set("flights"):
+    with Ledger.connect(ledger_url) as other, training_set_lock(other.connection, "flights"):
         pass

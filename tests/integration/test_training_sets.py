@@ -24,7 +24,7 @@ from feature_platform.domain.types import ColumnType, ListType
 from feature_platform.domain.windows import Grain, Partition
 from feature_platform.errors import DamagedFileError, LockBusyError, NameTakenError, RequestError, UnknownNameError
 from feature_platform.lake.sql import batches_table, build_add_columns
-from feature_platform.ledger import Ledger
+from feature_platform.ledger import Ledger, training_set_lock
 from feature_platform.offline.parquet import copy_to_parquet, read_content, writer_for
 from feature_platform.offline.point_in_time import Plan
 from feature_platform.offline.sets import Manifest, Verdict, reproducing
@@ -126,7 +126,7 @@ def test_versions_of_a_name(platform: Platform, labels) -> None:
 
 
 def test_of_two_that_make_one_name_one_wins(platform: Platform, labels) -> None:
-    with Ledger.connect(platform.settings.ledger_url) as other, other.creating_training_set("departure_delay"):
+    with Ledger.connect(platform.settings.ledger_url) as other, training_set_lock(other.connection, "departure_delay"):
         with pytest.raises(LockBusyError, match="being created by another process"):
             platform.store.create_training_set(labels, "departure_delay")
         platform.store.create_training_set(labels, "departure_delay", name="another")

@@ -28,7 +28,7 @@ from feature_platform.domain.feature_service import FeatureService, ViewSelectio
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.number_ranges import to_ranges
 from feature_platform.errors import NameTakenError, RequestError
-from feature_platform.ledger import Ledger
+from feature_platform.ledger import Ledger, training_set_lock
 from feature_platform.offline.labels import write_labels
 from feature_platform.offline.parquet import read_content
 from feature_platform.offline.sets import manifest as documents
@@ -62,7 +62,7 @@ def create_training_set(
     arguments = _arguments(store, options)
     views = tuple(store.registry.views[selection.key] for selection in selections)
     files = SetFiles.of(store.settings)
-    with Ledger.connect(store.settings.ledger_url) as ledger, ledger.creating_training_set(name):
+    with Ledger.connect(store.settings.ledger_url) as ledger, training_set_lock(ledger.connection, name):
         version = _version(ledger, name, wanted)
         with files.making(name) as directory, closing(lake.open_duckdb(store.settings)) as connection:
             progress("copying the labels")

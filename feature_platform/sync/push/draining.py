@@ -19,7 +19,7 @@ from feature_platform.domain.feature_view import FeatureView
 from feature_platform.lake import connect
 from feature_platform.lake.push_tables import drained_through, drains_table, pushed_table
 from feature_platform.lake.tables import transaction
-from feature_platform.ledger import Ledger, deployment_lock, drain_lock
+from feature_platform.ledger import Ledger, deployment_lock, push_drain_lock
 from feature_platform.settings import Settings
 from feature_platform.sync.push.rows import chunks
 
@@ -52,7 +52,7 @@ def drain_pushes(
     with (
         Ledger.connect(settings.ledger_url) as ledger,
         deployment_lock(ledger.connection, exclusive=False),
-        drain_lock(ledger.connection, f"pushes of {view.key}"),
+        push_drain_lock(ledger.connection, view.key),
         closing(connect(settings)) as lake,
     ):
         through = drained_through(lake, view)

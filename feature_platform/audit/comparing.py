@@ -14,10 +14,9 @@ from datetime import datetime
 import duckdb
 
 from feature_platform.audit.report import Comparison, Example
-from feature_platform.audit.substitution import literal
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, Column, FeatureView
 from feature_platform.domain.types import ColumnType, FeatureType
-from feature_platform.lake.sql import quote_identifier
+from feature_platform.lake.sql import quote_identifier, quote_instant
 
 EXAMPLES = 3
 
@@ -55,7 +54,7 @@ def build_joined(view: FeatureView, later: str, cut: str, *, through: datetime) 
     stamp = quote_identifier(EVENT_TIMESTAMP)
     keys = [quote_identifier(name) for name in (*view.entity_names, EVENT_TIMESTAMP)]
     sides = [
-        f"(select *, true as _there from {quote_identifier(table)} where {stamp} <= {literal(through)})"
+        f"(select *, true as _there from {quote_identifier(table)} where {stamp} <= {quote_instant(through)})"
         for table in (later, cut)
     ]
     meets = " and ".join(f"later.{key} is not distinct from cut.{key}" for key in keys)

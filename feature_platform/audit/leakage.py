@@ -19,12 +19,12 @@ from feature_platform.audit.compiled import CompiledView, compile_view
 from feature_platform.audit.references import find_escapes, unstable_functions
 from feature_platform.audit.report import Comparison, Doubts, LeakageReport, Trial, Unknown, conclude
 from feature_platform.audit.sampling import Run, choose_instants, runs_at, sample_runs
-from feature_platform.audit.substitution import CATALOG, STORED, Cut, Substitution, literal, relation
+from feature_platform.audit.substitution import CATALOG, STORED, Cut, Substitution, relation
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView, Source
 from feature_platform.errors import ComputationError, without_passwords
 from feature_platform.lake import connect
-from feature_platform.lake.snapshots import newest_snapshot
-from feature_platform.lake.sql import quote_identifier
+from feature_platform.lake.catalog import newest_snapshot
+from feature_platform.lake.sql import quote_identifier, quote_instant
 from feature_platform.materialization import dbt_run
 from feature_platform.settings import Settings
 
@@ -210,7 +210,7 @@ class Audit:
         cut = [
             source.name
             for source in self.dated
-            if substitution.exists(source, f"{quote_identifier(str(source.event_time))} >= {literal(instant)}")
+            if substitution.exists(source, f"{quote_identifier(str(source.event_time))} >= {quote_instant(instant)}")
         ]
         event_time = self._difference(
             substitution, {}, {name: known[name] for name in cut}, instant=instant, noise=noise
@@ -269,7 +269,7 @@ class Audit:
 
     def _count(self, instant: datetime) -> int:
         found = self.connection.execute(
-            f'select count(*) from "full" where {quote_identifier(EVENT_TIMESTAMP)} <= {literal(instant)}'
+            f'select count(*) from "full" where {quote_identifier(EVENT_TIMESTAMP)} <= {quote_instant(instant)}'
         ).fetchone()
         return int(found[0]) if found else 0
 
@@ -307,8 +307,8 @@ def _blame(comparison: Comparison, sources: Mapping[str, tuple[str, ...]]) -> Co
 
 def _late(source: Source, instant: datetime, deadline: datetime) -> str:
     """Rows of before an instant that arrived too late for it."""
-    late = f"{quote_identifier(source.loaded_at_field)} > {literal(deadline)}"
-    return f"{late} and {quote_identifier(source.event_time)} < {literal(instant)}" if source.event_time else late
+    late = f"{quote_identifier(source.loaded_at_field)} > {quote_instant(deadline)}"
+    return f"{late} and {quote_identifier(source.event_time)} < {quote_instant(instant)}" if source.event_time else late
 
 
 def _clock_doubts(substitution: Substitution, source: Source, what: str, column: str) -> tuple[Unknown, ...]:

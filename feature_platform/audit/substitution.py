@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import duckdb
 
 from feature_platform.audit.compiled import CompiledView
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView, Source
 from feature_platform.domain.types import ColumnType
-from feature_platform.lake.sql import quote_identifier, quote_literal
+from feature_platform.lake.sql import quote_identifier, quote_instant
 
 STORED = "stored"
 """Catalog of the real lake."""
@@ -35,11 +35,6 @@ class Cut:
 
 
 UNCUT = Cut()
-
-
-def literal(instant: datetime) -> str:
-    """An instant as a literal: DuckLake prunes files by literals."""
-    return f"timestamptz {quote_literal(instant.astimezone(UTC).isoformat())}"
 
 
 def relation(catalog: str, schema: str, table: str) -> str:
@@ -69,7 +64,7 @@ def build_source_view(source: Source, cut: Cut = UNCUT, *, shuffled: bool = Fals
 
 def _kept(column: str, operator: str, instant: datetime) -> str:
     name = quote_identifier(column)
-    return f"({name} {operator} {literal(instant)} or {name} is null)"
+    return f"({name} {operator} {quote_instant(instant)} or {name} is null)"
 
 
 def build_rebuild(view: FeatureView, sql: str, table: str, *, through: datetime) -> str:
@@ -81,7 +76,7 @@ def build_rebuild(view: FeatureView, sql: str, table: str, *, through: datetime)
     return (
         f"create or replace temp table {quote_identifier(table)} as select {columns} from (\n"
         f"{sql.strip().rstrip(';')}\n"
-        f") as model where {stamp} <= {literal(through)}"
+        f") as model where {stamp} <= {quote_instant(through)}"
     )
 
 

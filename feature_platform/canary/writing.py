@@ -20,7 +20,14 @@ from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
 from feature_platform.domain.windows import floor, partition_starting
 from feature_platform.errors import CheckFailedError, FeaturePlatformError, NotDeployedError, reason_of
 from feature_platform.lake.failures import lake_errors
-from feature_platform.lake.sql import batches_rows, batches_table, quote_identifier, quote_literal, table_columns
+from feature_platform.lake.sql import (
+    batches_rows,
+    batches_table,
+    quote_identifier,
+    quote_instant,
+    quote_literal,
+    table_columns,
+)
 from feature_platform.ledger import Ledger, deployment_lock
 from feature_platform.settings import Settings
 
@@ -108,7 +115,7 @@ def _literal(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, datetime):
-        return f"timestamptz {quote_literal(value.isoformat())}"
+        return quote_instant(value)
     if isinstance(value, float):
         return f"double {quote_literal(repr(value))}"  # a bare one is a decimal, which is rounded twice (seen)
     return quote_literal(str(value))

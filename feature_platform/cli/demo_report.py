@@ -12,7 +12,7 @@ from typing import Any
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.lake import connect
-from feature_platform.lake.sql import quote_identifier
+from feature_platform.lake.sql import quote_identifier, quote_literal
 from feature_platform.ledger import Ledger
 from feature_platform.offline import FeatureStore
 from feature_platform.online import FeatureClient, OnlineRow
@@ -155,7 +155,7 @@ def build_training_set(settings: Settings, registry: FeatureRegistry, out: Path,
                 from lake.sources.flights left join lake.sources.assignments using (flight_id)
                 where not cancelled and scheduled_departure_at > $since and scheduled_departure_at <= $now
                 order by event_timestamp, flight_id
-            ) to '{str(labels).replace("'", "''")}' (format parquet)
+            ) to {quote_literal(str(labels))} (format parquet)
             """,
             {"since": now - timedelta(days=LABEL_DAYS), "now": now},
         )

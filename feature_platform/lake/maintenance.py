@@ -19,10 +19,10 @@ import duckdb
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
 from feature_platform.errors import ConfigurationError, FeaturePlatformError, LakeConflictError
 from feature_platform.lake import log_tables
+from feature_platform.lake.catalog import newest_snapshot
 from feature_platform.lake.connection import build_attach, connect
 from feature_platform.lake.failures import lake_errors
 from feature_platform.lake.slices import Span
-from feature_platform.lake.snapshots import newest_snapshot
 from feature_platform.lake.sql import (
     BATCH_ID,
     BATCHES_SCHEMA,
@@ -30,6 +30,7 @@ from feature_platform.lake.sql import (
     SERVING_SCHEMA,
     partition_keys,
     quote_identifier,
+    quote_instant,
     quote_literal,
 )
 from feature_platform.lake.tables import transaction
@@ -204,7 +205,7 @@ def remove_files(
             found=f"{settings.training_sets_root} lies in {settings.lake_data}",
             hint="move them, and set FEATURE_PLATFORM_TRAINING_SETS to where they are",
         )
-    older_than = f"timestamptz {quote_literal((now - FILE_AGE).isoformat())}"
+    older_than = quote_instant(now - FILE_AGE)
     options = f"dry_run => {str(dry_run).lower()}, older_than => {older_than}"
     with lake_errors("removing files that are not used any more"):
         snapshots = lake.execute(f"call ducklake_expire_snapshots('lake', {options})").fetchall()
@@ -229,9 +230,8 @@ def _columns(lake: duckdb.DuckDBPyConnection, table: Table) -> tuple[str, ...]:
 
 
 def _within(table: Table, span: Span) -> str:
-    """Literals: DuckLake skips files by these only."""
-    start, end = (f"timestamptz {quote_literal(instant.isoformat())}" for instant in (span.start, span.end))
-    return f"{quote_identifier(table.time)} >= {start} and {quote_identifier(table.time)} < {end}"
+    time = quote_identifier(table.time)
+    return f"{time} >= {quote_instant(span.start)} and {time} < {quote_instant(span.end)}"
 
 
 def _fingerprint(lake: duckdb.DuckDBPyConnection, name: str, columns: Sequence[str], where: str) -> _Fingerprint:

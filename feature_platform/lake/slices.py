@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-import psycopg2
-
-from feature_platform.errors import LedgerUnavailableError
+from feature_platform.lake.catalog import query_catalog
 
 LARGE_FILE_BYTES: Final = 256 * 1024 * 1024
 """A file of this size gains nothing from being merged with others."""
@@ -24,12 +21,11 @@ MANY_FILES: Final = 8
 SETTLED_AFTER: Final = timedelta(days=2)
 """After its end a slice gets new files only by recomputation: then two small files are merged."""
 
-_CONNECT_TIMEOUT_SECONDS = 10
 _YEAR, _MONTH, _DAY = 1, 2, 3
 _DECEMBER = 12
 
 _FILES = """
-select f.data_file_id, f.file_size_bytes,
+select f.file_size_bytes,
        exists (select from ducklake_delete_file d where d.data_file_id = f.data_file_id and d.end_snapshot is null),
        array(select v.partition_value::integer from ducklake_file_partition_value v
              where v.data_file_id = f.data_file_id order by v.partition_key_index)
@@ -108,23 +104,11 @@ def read_slices(lake_catalog: str, schema: str, table: str) -> dict[Span, Files]
     """The slices of a table that have files, in order. Few rows lie in the catalog itself, and in no file.
 
     Raises:
+        NotDeployedError: there is no catalog yet.
         LedgerUnavailableError: the catalog's Postgres cannot be reached.
     """
-    try:
-        with (
-            closing(psycopg2.connect(lake_catalog, connect_timeout=_CONNECT_TIMEOUT_SECONDS)) as connection,
-            connection.cursor() as cursor,
-        ):
-            cursor.execute(_FILES, (schema, table))
-            rows = cursor.fetchall()
-    except psycopg2.OperationalError as error:
-        raise LedgerUnavailableError(
-            "cannot read the lake catalog's Postgres",
-            found=str(error).strip(),
-            hint="start it with `feature-platform up`, or check FEATURE_PLATFORM_LAKE_CATALOG",
-        ) from error
     found: defaultdict[Span, Files] = defaultdict(Files)
-    for _, size, has_deletions, parts in rows:
+    for size, has_deletions, parts in query_catalog(lake_catalog, _FILES, (schema, table)):
         small = int(size < LARGE_FILE_BYTES)
         found[Span.of(parts)] += Files(count=1, bytes=size, small=small, with_deletions=int(has_deletions))
     return dict(sorted(found.items()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from feature_platform.domain.batch import Batch
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
@@ -69,6 +70,15 @@ def quote_literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def quote_instant(instant: datetime) -> str:
+    """The instant as an SQL literal: DuckLake skips files by literals only, not by parameters.
+
+    >>> quote_instant(datetime(2026, 3, 5, 7, tzinfo=UTC))
+    "timestamptz '2026-03-05T07:00:00+00:00'"
+    """
+    return f"timestamptz {quote_literal(instant.astimezone(UTC).isoformat())}"
+
+
 def qualified(schema: str, table: str) -> str:
     """A table of the lake, fully qualified.
 
@@ -89,12 +99,11 @@ def batches_rows(view: FeatureView, batches: Sequence[Batch]) -> str:
     Literals, not parameters: DuckLake skips files by literals only, and the first parameter that a process binds makes
     DuckDB import pandas and pyarrow (two seconds).
     """
-    first = min(batch.partition.start for batch in batches).isoformat()
-    last = max(batch.partition.start for batch in batches).isoformat()
+    starts = [batch.partition.start for batch in batches]
     ids = ", ".join(quote_literal(batch.batch_id) for batch in batches)
     return (
-        f"(select * from {batches_table(view)} where {PARTITION_START} between {quote_literal(first)}::timestamptz"
-        f" and {quote_literal(last)}::timestamptz and {BATCH_ID} in ({ids}))"
+        f"(select * from {batches_table(view)} where {PARTITION_START} between {quote_instant(min(starts))}"
+        f" and {quote_instant(max(starts))} and {BATCH_ID} in ({ids}))"
     )
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from feature_platform.domain.feature_view import Source
 from feature_platform.domain.late_data import ComputedPartition
 from feature_platform.domain.windows import Grain
-from feature_platform.lake.sql import quote_identifier, quote_literal
+from feature_platform.lake.sql import quote_identifier, quote_instant, quote_literal
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -33,18 +33,14 @@ def instant_of(count: int) -> datetime:
     return _EPOCH + count * _MICROSECOND
 
 
-def literal(instant: datetime) -> str:
-    """The instant as a literal: DuckLake prunes files by literals, not by parameters."""
-    return f"{quote_literal(instant.astimezone(UTC).isoformat())}::timestamptz"
-
-
 def arrived_rows(source: Source, table: str, after: datetime, through: datetime) -> str:
     """Event time and arrival of the rows that arrived in (after, through]."""
     loaded_at, event_time = quote_identifier(source.loaded_at_field), quote_identifier(str(source.event_time))
     return (
         f"select epoch_us({event_time}) as event, epoch_us({loaded_at}) as arrived,"
         f" epoch_us({loaded_at}) - epoch_us({event_time}) as lag from {table}"
-        f" where {loaded_at} > {literal(after)} and {loaded_at} <= {literal(through)} and {event_time} is not null"
+        f" where {loaded_at} > {quote_instant(after)} and {loaded_at} <= {quote_instant(through)}"
+        f" and {event_time} is not null"
     )
 
 

@@ -24,7 +24,7 @@ from feature_platform.lake import connect, log_tables
 from feature_platform.lake import maintenance as upkeep
 from feature_platform.lake.maintenance import FilesRemoved, Table
 from feature_platform.lake.slices import Files, Span, needs_merging, read_slices
-from feature_platform.lake.sql import SERVING_SCHEMA, quote_literal
+from feature_platform.lake.sql import SERVING_SCHEMA, quote_instant, quote_literal
 from feature_platform.ledger import Ledger, deployment_lock
 from feature_platform.maintenance.report import MaintenanceReport, TableReport, summarize
 from feature_platform.settings import Settings
@@ -205,8 +205,7 @@ def _maintain_log(run: _Run, views: Iterable[FeatureView]) -> TableReport:
     table = Table.of_feature_log()
     before = _files(run, table)
     expired = [
-        f"(view = {quote_literal(view.key)} and requested_at < timestamptz"
-        f" {quote_literal((run.now - view.retention.logged).isoformat())})"
+        f"(view = {quote_literal(view.key)} and requested_at < {quote_instant(run.now - view.retention.logged)})"
         for view in views
         if view.retention.logged is not None
     ]

@@ -27,8 +27,8 @@ from feature_platform.errors import (
     NotDeployedError,
     reason_of,
 )
+from feature_platform.lake.catalog import newest_snapshot
 from feature_platform.lake.failures import lake_errors
-from feature_platform.lake.snapshots import newest_snapshot
 from feature_platform.ledger import Ledger, deployment_lock
 from feature_platform.materialization import dbt_run
 from feature_platform.materialization.checks import blocking_failures, describe_failures, judge_data_tests

@@ -15,7 +15,7 @@ import duckdb
 from feature_platform.domain.feature_view import FeatureView, Source
 from feature_platform.domain.windows import Partition, following
 from feature_platform.errors import RequestError, SourceNotReadyError
-from feature_platform.lake.sql import qualified, quote_identifier, quote_literal
+from feature_platform.lake.sql import qualified, quote_identifier, quote_instant
 from feature_platform.ledger import Ledger
 
 
@@ -99,14 +99,14 @@ def _watermarks_of(
     rows = lake.execute(
         f"select bucket, max(loaded_at) from ("
         f"  select date_trunc('{ordered[0].grain.value}', {event_time}) as bucket, {loaded_at} as loaded_at"
-        f"  from {table} where {event_time} >= {_literal(first)} and {event_time} < {_literal(last)}"
+        f"  from {table} where {event_time} >= {quote_instant(first)} and {event_time} < {quote_instant(last)}"
         f") group by 1"
     ).fetchall()
     in_partition = {start.astimezone(UTC): newest for start, newest in rows}
     known = in_partition.get(first)  # each partition can read the first one's rows
-    newer = f" and {loaded_at} > {_literal(known)}" if known is not None else ""
+    newer = f" and {loaded_at} > {quote_instant(known)}" if known is not None else ""
     older = lake.execute(
-        f"select max({loaded_at}) from {table} where {event_time} < {_literal(first)}{newer}"
+        f"select max({loaded_at}) from {table} where {event_time} < {quote_instant(first)}{newer}"
     ).fetchone()
     newest: datetime | None = older[0] if older else None
     watermarks: dict[Partition, datetime | None] = {}
@@ -118,8 +118,3 @@ def _watermarks_of(
                 newest = arrived
         watermarks[partition] = newest.astimezone(UTC) if newest is not None else None
     return watermarks
-
-
-def _literal(instant: datetime) -> str:
-    # DuckLake prunes files by literals, not by parameters; one microsecond is DuckDB's resolution
-    return f"{quote_literal(instant.astimezone(UTC).isoformat())}::timestamptz"

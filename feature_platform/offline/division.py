@@ -13,7 +13,7 @@ from typing import Final
 from feature_platform.domain.feature_service import OutagePolicy
 from feature_platform.domain.serving_history import ServedHistory
 from feature_platform.lake.sql import quote_identifier as quote
-from feature_platform.lake.sql import quote_literal
+from feature_platform.lake.sql import quote_instant
 from feature_platform.offline import outages
 from feature_platform.offline import point_in_time as pit
 from feature_platform.offline.question import Question
@@ -76,7 +76,7 @@ class Division:
     @property
     def _since(self) -> str:
         assert self.served_since is not None  # noqa: S101 - asked only then
-        return f"timestamptz {quote_literal(self.served_since.isoformat())}"
+        return quote_instant(self.served_since)
 
 
 def served_since(question: Question, history: ServedHistory | None) -> datetime | None:

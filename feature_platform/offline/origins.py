@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from feature_platform.lake.sql import BATCH_ID, quote_literal
+from feature_platform.lake.sql import BATCH_ID, quote_instant
 from feature_platform.lake.sql import quote_identifier as quote
 from feature_platform.offline import outages, served
 from feature_platform.offline.division import NEVER, Division
@@ -45,9 +45,8 @@ def _cases(division: Division, *, has_moments: bool) -> list[str]:
     if since is None:
         return [*cases, f"else '{Provenance.MODELLED}'"]
     if since > (question.labels.oldest or NEVER):
-        instant = quote_literal(since.isoformat())
         column = quote(question.timestamp_column)
-        cases.append(f"when l.{column} < timestamptz {instant} then '{Provenance.MODELLED}'")
+        cases.append(f"when l.{column} < {quote_instant(since)} then '{Provenance.MODELLED}'")
     if has_moments:
         unknown, ambiguous = (quote(f"{question.answer}_{name}") for name in ("moments", "ambiguous"))
         cases.append(f"when {unknown}.is_unknown then '{Provenance.UNKNOWN}'")

@@ -27,8 +27,8 @@ from feature_platform.errors import (
     UnknownNameError,
     chosen_from,
 )
+from feature_platform.lake.catalog import newest_snapshot
 from feature_platform.lake.push_tables import drained_through
-from feature_platform.lake.snapshots import newest_snapshot
 from feature_platform.ledger import Ledger
 from feature_platform.offline import point_in_time as pit
 from feature_platform.offline.answering import Answer, answer_view

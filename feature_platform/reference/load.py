@@ -15,6 +15,7 @@ import duckdb
 from feature_platform.domain.windows import aware_utc
 from feature_platform.errors import NotDeployedError, UnknownNameError, chosen_from
 from feature_platform.lake.failures import lake_errors
+from feature_platform.lake.sql import quote_instant
 from feature_platform.ledger import Ledger, deployment_lock, source_lock
 from feature_platform.ledger.postgres import translated
 from feature_platform.reference.clock import ReferenceClock, fix_clock
@@ -124,7 +125,6 @@ def append_rows(
 ) -> int:
     """Add the rows of (after, through] that are not in the lake, in one statement; how many. Takes no lock."""
     key = ", ".join(source.key)
-    # bounds are literals: DuckLake prunes files by literals, not by parameters
     first, last = after or _BEGINNING, through
     inserted = lake.execute(
         f"""
@@ -133,11 +133,12 @@ def append_rows(
         from (
             select {_moved(source, clock)} from read_parquet($rows)
             -- on the data's own clock, so that row groups of the file are skipped
-            where ingested_at > {_literal(first - clock.shift)} and ingested_at <= {_literal(last - clock.shift)}
+            where ingested_at > {quote_instant(first - clock.shift)}
+              and ingested_at <= {quote_instant(last - clock.shift)}
         ) as arrived
         anti join (
             select {key} from {_table(source)}
-            where ingested_at > {_literal(first)} and ingested_at <= {_literal(last)}
+            where ingested_at > {quote_instant(first)} and ingested_at <= {quote_instant(last)}
         ) as present using ({key})
         """,
         {"rows": str(rows)},
@@ -172,10 +173,6 @@ def _begin(ledger: Ledger, ledger_name: str, *, after: datetime | None) -> datet
 def _watermark(lake: duckdb.DuckDBPyConnection, source: ReferenceSource) -> datetime | None:
     found = lake.execute(f"select max(ingested_at) from {_table(source)}").fetchone()
     return found[0] if found else None
-
-
-def _literal(instant: datetime) -> str:
-    return f"timestamptz '{instant.astimezone(UTC).isoformat()}'"
 
 
 def _table(source: ReferenceSource) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, Column, FeatureView
-from feature_platform.lake.sql import BATCH_ID, PARTITION_START, batches_table, quote_literal
+from feature_platform.lake.sql import BATCH_ID, PARTITION_START, batches_table, quote_instant
 from feature_platform.lake.sql import quote_identifier as quote
 
 TOUCHED = "_touched"
@@ -178,7 +178,7 @@ def read_newest(view: FeatureView, newest: Newest, *, first_row: int = 0) -> Sta
     where, parameters = in_batches(newest.batch)
     horizon = EVENT_TIMESTAMP
     if newest.horizon is not None:
-        horizon = f"greatest({EVENT_TIMESTAMP}, {quote_literal(newest.horizon.isoformat())}::timestamptz)"
+        horizon = f"greatest({EVENT_TIMESTAMP}, {quote_instant(newest.horizon)})"
     return Statement(
         sql=f"select {typed(view.entities)}, {horizon} as {HORIZON}, {EVENT_TIMESTAMP}, {typed(view.features)}"
         f", rowid as {ROW} from {batches_table(view)} where {where} and rowid >= {first_row}",
@@ -235,14 +235,14 @@ def _range(batches: Sequence[PublishedBatch]) -> BatchRange:
 def in_batches(batches: BatchRange) -> tuple[str, tuple[Any, ...]]:
     """Predicate for rows of these batches.
 
-    The partitions' bounds skip files that hold many batches; DuckLake skips by instants only if they are literals.
+    The partitions' bounds skip files that hold many batches.
     """
     ids = batches.batch_ids
     listed = len(ids) <= MAX_LISTED_IDS
     within = ", ".join("?" * len(ids)) if listed else "select unnest(?::varchar[])"
-    first, last = (quote_literal(start.isoformat()) for start in (batches.first_start, batches.last_start))
+    first, last = quote_instant(batches.first_start), quote_instant(batches.last_start)
     return (
-        f"{PARTITION_START} between {first}::timestamptz and {last}::timestamptz and {BATCH_ID} in ({within})",
+        f"{PARTITION_START} between {first} and {last} and {BATCH_ID} in ({within})",
         ids if listed else (list(ids),),
     )
 

@@ -18,6 +18,7 @@ from thoroughness import examples
 from feature_platform.domain.feature_view import Source
 from feature_platform.domain.late_data import ComputedPartition
 from feature_platform.domain.windows import Grain, Partition, partitions_between
+from feature_platform.lake.sql import quote_instant
 from feature_platform.late_data import sql
 from feature_platform.late_data.scanning import as_lags
 
@@ -119,7 +120,7 @@ def mapped(lake, case: Case) -> tuple[dict[Partition, tuple], tuple]:
     lake.execute("delete from events")
     if case.rows:
         values = ", ".join(
-            f"({'null' if event is None else sql.literal(event)}, {sql.literal(arrived)})"
+            f"({'null' if event is None else quote_instant(event)}, {quote_instant(arrived)})"
             for event, arrived in case.rows
         )
         lake.execute(f"insert into events values {values}")

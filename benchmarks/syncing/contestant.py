@@ -48,12 +48,11 @@ def prebuild(case: Case) -> Work:
 
     from feature_platform import lake
     from feature_platform.lake.sql import batches_table
-    from feature_platform.online.codec import Layout
-    from feature_platform.sync.encoding import encode_keys, encode_values
+    from feature_platform.sync.encoding import encode_keys, encode_values, layout_of
     from syncing.world import TTL, view_of
 
     view = view_of(case["rows"])
-    layout = Layout.of((column.name, column.type) for column in view.features)
+    layout = layout_of(view)
 
     def text(numbers: Any) -> Any:
         return pc.cast(pc.cast(numbers, pa.large_string()), pa.large_binary())

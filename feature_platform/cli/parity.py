@@ -72,7 +72,6 @@ def parity(
                 settings,
                 registry,
                 view,
-                store=store,
                 sample=None if full else sample,
                 seed=seed,
                 progress=progress,

@@ -13,9 +13,8 @@ from functools import partial
 import duckdb
 
 from feature_platform.domain.feature_view import FeatureView
-from feature_platform.online.codec import Layout
 from feature_platform.sync import plan as plans
-from feature_platform.sync.encoding import Encoded, encode_absent, encode_rows
+from feature_platform.sync.encoding import Encoded, encode_absent, encode_rows, layout_of
 from feature_platform.sync.reading import Part, read_plan, run
 
 
@@ -42,7 +41,7 @@ def assertions(
     Raises:
         NotDeployedError: the lake lacks the view's table or a column of it.
     """
-    layout = Layout.of((column.name, column.type) for column in view.features)
+    layout = layout_of(view)
 
     def encode(part: Part) -> Encoded:
         if part.absent:

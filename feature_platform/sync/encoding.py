@@ -52,6 +52,11 @@ class Encoded:
         return Encoded(keys=self.keys.take(chosen), values=self.values.take(chosen), keep_until=self.keep_until[places])
 
 
+def layout_of(view: FeatureView) -> Layout:
+    """The layout in which rows of the view are written."""
+    return Layout.of((column.name, column.type) for column in view.features)
+
+
 def encode_rows(view: FeatureView, layout: Layout, position: int, batch: pa.RecordBatch) -> Encoded:
     """Rows from key columns, `_horizon`, `event_timestamp` and features.
 

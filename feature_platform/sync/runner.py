@@ -17,28 +17,27 @@ import duckdb
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.batch import PublishedBatch
-from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.serving_history import Asked, Sighting
 from feature_platform.errors import (
     LedgerConflictError,
     MemoryLimitError,
-    RequestError,
     StoreChangedError,
 )
 from feature_platform.lake import connect
 from feature_platform.lake.failures import lake_errors
 from feature_platform.ledger import Ledger
-from feature_platform.online.codec import Layout
 from feature_platform.online.functions import PositionPart, StorePosition
 from feature_platform.online.writable import WritableStore, open_store
 from feature_platform.settings import Settings
 from feature_platform.sync import plan as plans
 from feature_platform.sync.asserting import Assertion, assertions, newest_event
-from feature_platform.sync.deployed import refuse_older_declarations
+from feature_platform.sync.encoding import layout_of
 from feature_platform.sync.outcome import Counts, SyncResult, Written, and_then
 from feature_platform.sync.publishing import ensure_published
 from feature_platform.sync.push.replaying import replay, still_holds
 from feature_platform.sync.reading import first_row_of
+from feature_platform.sync.refusals import refuse_older_declarations, refuse_store_ahead, served_view
 from feature_platform.sync.resuming import Notes, Unfinished
 from feature_platform.sync.writing import TIMEOUT_SECONDS, Writers, open_writer
 
@@ -61,7 +60,6 @@ def sync(
     view: FeatureView | str,
     *,
     run_id: str,
-    store: str | None = None,
     rebuild: bool = False,
     lake: duckdb.DuckDBPyConnection | None = None,
     progress: Progress | None = None,
@@ -73,7 +71,6 @@ def sync(
         registry: declarations; published to the store if it lost them.
         view: the view, or a reference to it.
         run_id: who does this, for the ledger.
-        store: name of the store in the ledger (default: that of the settings).
         rebuild: write every entity again, not only those that events since the last sync touch.
         lake: an open connection to read the lake through; by default one of its own.
         progress: told how far it is.
@@ -87,12 +84,7 @@ def sync(
         MemoryLimitError: DuckDB cannot read the view with the memory that the settings allow.
         ClockSkewError: this machine's clock, by which rows are dead or alive, is wrong.
     """
-    view = registry.view(view) if isinstance(view, str) else view
-    if view.online is not OnlineTier.VALKEY:
-        raise RequestError(
-            f"feature view {view.key} is not served online", found="online: none", hint="declare `online: valkey`"
-        )
-    store = settings.store if store is None else store
+    view = served_view(registry, view)
     with (
         closing(open_store(settings.valkey_url, TIMEOUT_SECONDS)) as online,
         Ledger.connect(settings.ledger_url) as ledger,
@@ -105,9 +97,9 @@ def sync(
             asked = ledger.ask()
             begun = online.begin(view.key)
             ensure_published(online, registry, view)
-            pushes = replay(online, ledger, view, store) if view.push else None
+            pushes = replay(online, ledger, view, settings.store) if view.push else None
             attempt = _Attempt(
-                settings, view, store, ledger, online, run_id=run_id, lake=lake, memory=memory, progress=progress
+                settings, view, ledger, online, run_id=run_id, lake=lake, memory=memory, progress=progress
             )
             try:
                 result = attempt.run(begun, asked, rebuild=rebuild, pushes=pushes)
@@ -134,7 +126,6 @@ class _Attempt:
         self,
         settings: Settings,
         view: FeatureView,
-        store: str,
         ledger: Ledger,
         online: WritableStore,
         *,
@@ -145,7 +136,7 @@ class _Attempt:
     ) -> None:
         self._settings = settings
         self._view = view
-        self._store = store
+        self._store = settings.store
         self._ledger = ledger
         self._online = online
         self._run_id = run_id
@@ -153,7 +144,7 @@ class _Attempt:
         self._memory = memory
         self._progress = progress
         self._started = time.monotonic()
-        self._layout = Layout.of((column.name, column.type) for column in view.features)
+        self._layout = layout_of(view)
         self.resumes = False
         """It finished the plan of a sync that was ended; the ledger may be further."""
 
@@ -170,21 +161,7 @@ class _Attempt:
         head = ledger.head(view.key)
         # after the head was read: whatever it holds was computed by what is deployed now, or earlier
         refuse_older_declarations(view, ledger)
-        if begun.furthest > head:
-            raise LedgerConflictError(
-                f"the online store holds {view.key} as of position {begun.furthest}, this ledger ends at {head}",
-                hint="the store was written from another ledger: point FEATURE_PLATFORM_VALKEY_URL to a store of "
-                "this project, or empty that one",
-            )
-        for position in {begun.furthest, *(part.position for part in begun.parts)} - {0}:
-            # a ledger that was restored from a backup grows past what the store got of its other future: by numbers
-            # alone the two would then agree, and values that nobody knows of be served for good
-            if not ledger.is_of_this_ledger(view.key, self._store, position):
-                raise LedgerConflictError(
-                    f"the online store holds {view.key} as of position {position}, where this ledger never brought it",
-                    found="a store that was written from another ledger, or from this one before it was restored",
-                    hint="empty this store, then sync: an empty one is written anew",
-                )
+        self._refuse_foreign(begun, head)
         start = 0 if rebuild else begun.position
         left = None if rebuild else self._left(begun, head)
         if left is not None:
@@ -236,6 +213,22 @@ class _Attempt:
             nonce=begun.nonce,
         )
         return result
+
+    def _refuse_foreign(self, begun: StorePosition, head: int) -> None:
+        """Only what this ledger brought the store to may be built upon.
+
+        A ledger that was restored from a backup grows past what the store got of its other future: by numbers alone the
+        two would then agree, and values that nobody knows of be served for good.
+        """
+        refuse_store_ahead(self._view, begun.furthest, head)
+        key = self._view.key
+        for position in {begun.furthest, *(part.position for part in begun.parts)} - {0}:
+            if not self._ledger.is_of_this_ledger(key, self._store, position):
+                raise LedgerConflictError(
+                    f"the online store holds {key} as of position {position}, where this ledger never brought it",
+                    found="a store that was written from another ledger, or from this one before it was restored",
+                    hint="empty this store, then sync: an empty one is written anew",
+                )
 
     def _left(self, begun: StorePosition, head: int) -> Unfinished | None:
         """What a sync that was ended left of the plan that would be made now, or of a shorter one."""

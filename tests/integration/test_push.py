@@ -35,11 +35,11 @@ from feature_platform.orchestration import failing
 from feature_platform.orchestration.pushes import build_pushed_asset, build_pushes_schedule
 from feature_platform.settings import Settings
 from feature_platform.sync import publish_schemas, sync
-from feature_platform.sync.encoding import encode_pushed
+from feature_platform.sync.encoding import encode_pushed, layout_of
 from feature_platform.sync.parity import Cause, check_parity, repair
 from feature_platform.sync.parity import pushed as pushed_parity
 from feature_platform.sync.push import FeaturePusher, drain_pushes
-from feature_platform.sync.push.replaying import layout_of, write
+from feature_platform.sync.push.replaying import write
 from feature_platform.sync.push.rows import arrow_schema, as_batches, to_ipc
 
 VIEW = declare(

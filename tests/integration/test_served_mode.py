@@ -249,7 +249,7 @@ def test_each_store_is_asked_for_itself_and_auto_models_what_was_before(tale: Ta
     as_served = served(platform, labels, mode="served").to_pylist()
     assert [row["pulse__provenance"] for row in as_served] == ["served_exact"] * 4
     assert as_served[0]["x"] is None, "it held nothing then"
-    sync(platform.settings, platform.registry, VIEW, run_id="run", store="eu")
+    sync(replace(platform.settings, store="eu"), platform.registry, VIEW, run_id="run")
     eu = served(platform, labels[:2], mode="served", store="eu").to_pylist()
     assert [row["pulse__provenance"] for row in eu] == ["unknown", "unknown"], "nobody had looked at it yet"
     with pytest.raises(RequestError, match="no online store 'us'"):

@@ -352,7 +352,8 @@ def test_a_ledger_that_was_restored_does_not_grow_past_what_the_store_got_of_its
     valkey.call("FLUSHALL")
     assert run().to_position == 4
     # a store under another name, or a copy of it, is the same store
-    assert run(store="renamed").from_position == 4
+    renamed = dataclasses.replace(platform.settings, store="renamed")
+    assert sync(renamed, platform.registry, VIEW, run_id="run").from_position == 4
 
 
 def test_a_row_of_a_sync_that_a_restored_ledger_does_not_know_is_not_taken_for_a_later_one(

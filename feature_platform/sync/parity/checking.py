@@ -16,8 +16,7 @@ from typing import Final
 import duckdb
 
 from feature_platform.declaration import FeatureRegistry
-from feature_platform.domain.feature_view import FeatureView, OnlineTier
-from feature_platform.errors import LedgerConflictError, RequestError
+from feature_platform.domain.feature_view import FeatureView
 from feature_platform.lake import connect
 from feature_platform.lake.failures import lake_errors
 from feature_platform.ledger import Ledger
@@ -30,6 +29,7 @@ from feature_platform.sync.parity.pushed import PushedComparison
 from feature_platform.sync.parity.report import ParityReport, Tally
 from feature_platform.sync.parity.sampling import Sample
 from feature_platform.sync.push.replaying import replay
+from feature_platform.sync.refusals import refuse_store_ahead, served_view
 from feature_platform.sync.runner import sync
 from feature_platform.sync.writing import TIMEOUT_SECONDS
 
@@ -46,7 +46,6 @@ def check_parity(
     registry: FeatureRegistry,
     view: FeatureView | str,
     *,
-    store: str | None = None,
     sample: int | None = DEFAULT_SAMPLE,
     at_least: float = 0.0,
     seed: str | None = None,
@@ -59,7 +58,6 @@ def check_parity(
         settings: addresses.
         registry: declarations.
         view: the view, or a reference to it.
-        store: name of the store in the ledger (default: that of the settings).
         sample: about how many entities to compare; None compares all.
         at_least: a fraction of the entities that the sample does not fall below: that of an earlier comparison, whose
             entities are then, with its seed, all compared again, however many entities there are by now.
@@ -73,8 +71,7 @@ def check_parity(
         NotDeployedError: the lake lacks the view's table or a column of it.
         StoreUnavailableError: the store cannot be reached.
     """
-    view = _served(registry, view)
-    store = settings.store if store is None else store
+    view = served_view(registry, view)
     seed = uuid.uuid4().hex[:8] if seed is None else seed
     opened = closing(connect(settings, read_only=True)) if lake is None else nullcontext(lake)
     with (
@@ -84,7 +81,7 @@ def check_parity(
         opened as reading,
     ):
         for look in range(MAX_LOOKS):
-            look_at = _Look(view, store, ledger, online, reading)
+            look_at = _Look(view, settings.store, ledger, online, reading)
             report = look_at.compare(sample, seed, progress, at_least=at_least)
             # a store or a ledger that moved meanwhile may have been seen half way: not what a difference is reported on
             if not report.differing or not look_at.moved() or look == MAX_LOOKS - 1:
@@ -135,7 +132,7 @@ def repair(
     settled_by_sync = {Cause.LATE_SYNC, Cause.STORE_LOST}
     of_batches = Counter(report.causes) - Counter(report.pushed_causes)
     rebuild = any(cause not in settled_by_sync for cause in of_batches)
-    sync(settings, registry, report.view, run_id=run_id, store=report.store, rebuild=rebuild, lake=lake)
+    sync(settings, registry, report.view, run_id=run_id, rebuild=rebuild, lake=lake)
     if any(cause not in settled_by_sync for cause in report.pushed_causes):
         with (
             closing(open_store(settings.valkey_url, TIMEOUT_SECONDS)) as online,
@@ -147,7 +144,6 @@ def repair(
         settings,
         registry,
         report.view,
-        store=report.store,
         sample=None if report.fraction >= 1 else round(report.fraction * report.entities),
         at_least=report.fraction,
         seed=report.seed,
@@ -178,12 +174,7 @@ class _Look:
         view, held = self._view, self._seen.positions[self._view.key]
         head = self._published[-1].position if self._published else 0
         position = held[1] if held else 0
-        if position > head:
-            raise LedgerConflictError(
-                f"the online store holds {view.key} as of position {position}, this ledger ends at {head}",
-                hint="the store was written from another ledger: point FEATURE_PLATFORM_VALKEY_URL to a store of "
-                "this project, or empty that one",
-            )
+        refuse_store_ahead(view, position, head)
         places = Places(store=position, synced=self._ledger.synced_position(view.key, self._store), head=head)
         derivation = Derivation(published=self._published)
         entities = count_entities(self._lake, view, derivation, head)
@@ -232,12 +223,3 @@ class _Look:
         """Whether a sync ended, a batch was published or the store changed since the look began."""
         head = self._published[-1].position if self._published else 0
         return self._online.probe([self._view.key]) != self._seen or (self._ledger.head(self._view.key) != head)
-
-
-def _served(registry: FeatureRegistry, view: FeatureView | str) -> FeatureView:
-    view = registry.view(view) if isinstance(view, str) else view
-    if view.online is not OnlineTier.VALKEY:
-        raise RequestError(
-            f"feature view {view.key} is not served online", found="online: none", hint="declare `online: valkey`"
-        )
-    return view

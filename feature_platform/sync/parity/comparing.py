@@ -19,7 +19,7 @@ from feature_platform.domain.feature_view import FeatureView
 from feature_platform.online.codec import Layout
 from feature_platform.online.writable import WritableStore
 from feature_platform.sync import plan as plans
-from feature_platform.sync.encoding import encode_keys, encode_values
+from feature_platform.sync.encoding import encode_keys, encode_values, layout_of
 from feature_platform.sync.parity import judging, sampling
 from feature_platform.sync.parity.judging import Evidence, Outcome, Places
 from feature_platform.sync.parity.report import Difference, Tally
@@ -68,7 +68,7 @@ class Comparison:
     tally: Tally = field(default_factory=Tally)
 
     def __post_init__(self) -> None:
-        self._layout = Layout.of((column.name, column.type) for column in self.view.features)
+        self._layout = layout_of(self.view)
         self._plan = self.derivation.plan(self.places.head)
         # the reading of the state stays open on its own connection, and its result with it
         self._other = self.lake.cursor()

@@ -23,7 +23,7 @@ from feature_platform.ledger.pushes import Push
 from feature_platform.online.codec import PREFIX_BYTES, Layout
 from feature_platform.online.keys import PUSHED
 from feature_platform.online.writable import WritableStore
-from feature_platform.sync.encoding import encode_pushed
+from feature_platform.sync.encoding import encode_pushed, layout_of
 from feature_platform.sync.parity import judging
 from feature_platform.sync.parity.judging import Cause, Outcome
 from feature_platform.sync.parity.report import Difference, Tally
@@ -66,7 +66,7 @@ class PushedComparison:
     def run(self, sample: Sample) -> Tally:
         """Compare; the counts."""
         self._sample = sample
-        self._layout = Layout.of((column.name, column.type) for column in self.view.features)
+        self._layout = layout_of(self.view)
         # temporary tables of its own
         self._cursor = self.lake.cursor()
         with closing(self._cursor):

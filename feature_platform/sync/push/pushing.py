@@ -23,11 +23,11 @@ from feature_platform.errors import FeaturePlatformError, RequestError, StoreUna
 from feature_platform.ledger import Ledger
 from feature_platform.online.writable import WritableStore, open_store
 from feature_platform.settings import Settings
-from feature_platform.sync.deployed import refuse_older_declarations
-from feature_platform.sync.encoding import encode_pushed
+from feature_platform.sync.encoding import encode_pushed, layout_of
 from feature_platform.sync.publishing import ensure_published
-from feature_platform.sync.push.replaying import layout_of, still_holds, write
+from feature_platform.sync.push.replaying import still_holds, write
 from feature_platform.sync.push.rows import arrow_schema, as_batches, to_ipc
+from feature_platform.sync.refusals import refuse_older_declarations
 
 TIMEOUT_SECONDS = 2.0
 

@@ -14,9 +14,9 @@ from feature_platform.errors import FeaturePlatformError
 from feature_platform.ledger import Ledger
 from feature_platform.online.writable import open_store
 from feature_platform.settings import Settings
-from feature_platform.sync.deployed import refuse_older_declarations
 from feature_platform.sync.publishing import ensure_published
 from feature_platform.sync.push.replaying import replay
+from feature_platform.sync.refusals import refuse_older_declarations
 from feature_platform.sync.writing import TIMEOUT_SECONDS
 
 

@@ -11,13 +11,12 @@ from typing import Final
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.ledger import Ledger
 from feature_platform.online import functions
-from feature_platform.online.codec import Layout
 from feature_platform.online.connection import raise_if_error
 from feature_platform.online.functions import StorePosition
 from feature_platform.online.writable import Server, WritableStore
 from feature_platform.online.writable_cluster import WritableCluster
 from feature_platform.sync import framing
-from feature_platform.sync.encoding import Encoded, encode_pushed
+from feature_platform.sync.encoding import Encoded, encode_pushed, layout_of
 from feature_platform.sync.push.rows import arrow_schema, from_ipc
 from feature_platform.sync.scattering import ScatteringWriter
 
@@ -78,8 +77,3 @@ def write(online: WritableStore, rows: Encoded) -> None:
         online.send(payload)
         for _ in range(replies):
             raise_if_error(online.receive(), online.address)
-
-
-def layout_of(view: FeatureView) -> Layout:
-    """The layout in which rows of the view are written."""
-    return Layout.of((column.name, column.type) for column in view.features)

@@ -15,7 +15,14 @@ from typing import Any, Final, TypeVar
 import libvalkey
 
 from feature_platform.errors import ConfigurationError, StoreUnavailableError
-from feature_platform.online.connection import greeting, raise_if_error, raise_if_untrusted, tls_context, unavailable
+from feature_platform.online.connection import (
+    greeting,
+    no_valkey_server,
+    raise_if_error,
+    raise_if_untrusted,
+    tls_context,
+    unavailable,
+)
 from feature_platform.online.exchange import Call, Outcome, Pause, Steps, Store
 from feature_platform.online.forks import Forks
 from feature_platform.online.settings import ValkeyAddress
@@ -80,11 +87,7 @@ class AioConnection(asyncio.BufferedProtocol):
                     if not waiter.future.done():
                         waiter.future.set_result(waiter.replies)
         except (libvalkey.ProtocolError, IndexError) as error:
-            self._end(
-                ConfigurationError(
-                    f"what listens at {self.address} is no Valkey server", found=str(error), hint="check the address"
-                )
-            )
+            self._end(no_valkey_server(self.address, error))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""

@@ -94,7 +94,7 @@ def _singly(cluster: Cluster, commands: Sequence[Routed]) -> Steps[list[Any]]:
         try:
             return (yield from cluster.run(commands))
         except FeaturePlatformError as error:
-            if "Function not found" not in str(error.found) or attempt + 1 == _LOADS:
+            if not functions.says_missing(str(error.found)) or attempt + 1 == _LOADS:
                 raise
             yield Pause(0.05)
     raise AssertionError("unreachable")

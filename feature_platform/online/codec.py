@@ -27,6 +27,7 @@ from typing import Any, Final
 from feature_platform.domain.types import ColumnType, DecimalType, FeatureType, ListType, parse_column_type
 from feature_platform.errors import CorruptValueError
 
+POSITION_BYTES: Final = 8
 PREFIX_BYTES: Final = 16
 HEADER_BYTES: Final = 20
 SIGN_BIT: Final = 1 << 63
@@ -34,6 +35,7 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 EPOCH_DAYS: Final = date(1970, 1, 1).toordinal()
 LONG_DIGITS: Final = 18
 """Decimals of up to this many digits have a slot of 8 bytes, longer ones of 16."""
+_EVENT_BYTES: Final = PREFIX_BYTES - POSITION_BYTES
 _MICROSECOND: Final = timedelta(microseconds=1)
 _PREFIX: Final = struct.Struct(">QQ")
 _HEADER: Final = struct.Struct(">QQI")
@@ -87,6 +89,15 @@ def slot_format(type_: FeatureType) -> str:
     if isinstance(type_, ListType):
         return "I" if type_.length is None else f"{type_.length * element_bytes(type_)}s"
     return NUMBERS[type_]
+
+
+def numpy_slot(type_: FeatureType) -> tuple[Any, ...]:
+    """The slot in numpy's words, with its shape if it holds several numbers."""
+    if isinstance(type_, DecimalType):
+        return ("<i8",) if type_.precision <= LONG_DIGITS else ("<i8", (2,))
+    if isinstance(type_, ListType) and type_.length is not None:
+        return "<" + NUMBERS[type_.element], (type_.length,)
+    return ("<" + slot_format(type_),)
 
 
 def element_bytes(type_: ListType) -> int:
@@ -245,7 +256,7 @@ def later_row(value: bytes | None, pushed: bytes | None) -> bytes | None:
     Of equal event times the batch's row counts. A pushed row begins with event time and push number; it is returned as
     a value like any other, with the position at which the store holds the batches' rows (0 if it holds none).
     """
-    if pushed is None or (value is not None and value[8:PREFIX_BYTES] >= pushed[:8]):
+    if pushed is None or (value is not None and value[POSITION_BYTES:PREFIX_BYTES] >= pushed[:_EVENT_BYTES]):
         return value
-    position = bytes(8) if value is None else value[:8]
-    return position + pushed[:8] + pushed[PREFIX_BYTES:]
+    position = bytes(POSITION_BYTES) if value is None else value[:POSITION_BYTES]
+    return position + pushed[:_EVENT_BYTES] + pushed[PREFIX_BYTES:]

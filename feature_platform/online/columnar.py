@@ -28,7 +28,7 @@ from feature_platform.online.codec import (
     Layout,
     element_bytes,
     has_tail,
-    slot_format,
+    numpy_slot,
 )
 from feature_platform.online.decoding import RowDecoder
 from feature_platform.online.result import OnlineFeatures
@@ -114,7 +114,7 @@ def _numpy_of_few(column: list[Any], type_: FeatureType) -> Array:
     found: Array
     if type_ in _PLAIN:
         whole = type_ in (ColumnType.FLOAT, ColumnType.DOUBLE) or None not in column
-        found = np.array(column, dtype=_slot(type_)[0] if whole else np.float64)  # None becomes NaN
+        found = np.array(column, dtype=numpy_slot(type_)[0] if whole else np.float64)  # None becomes NaN
     elif type_ in (ColumnType.VARCHAR, ColumnType.BLOB):
         found = np.empty(len(column), dtype=object)
         found[:] = column
@@ -204,20 +204,12 @@ class _Shape:
 
 @lru_cache(maxsize=256)
 def _shape(layout: Layout) -> _Shape:
-    columns = [(f"c{i}", *_slot(type_)) for i, (_, type_) in enumerate(layout.columns)]
+    columns = [(f"c{i}", *numpy_slot(type_)) for i, (_, type_) in enumerate(layout.columns)]
     return _Shape(
         dtype=np.dtype([*_HEADER.descr, ("nulls", "u1", (layout.bitmap_bytes,)), *columns]),
         places={name: i for i, (name, _) in enumerate(layout.columns)},
         tails=tuple(i for i, (_, type_) in enumerate(layout.columns) if has_tail(type_)),
     )
-
-
-def _slot(type_: FeatureType) -> tuple[Any, ...]:
-    if isinstance(type_, DecimalType):
-        return ("<i8",) if type_.precision <= LONG_DIGITS else ("<i8", (2,))
-    if isinstance(type_, ListType) and type_.length is not None:
-        return "<" + NUMBERS[type_.element], (type_.length,)
-    return ("<" + slot_format(type_),)
 
 
 class _Rows:

@@ -142,7 +142,7 @@ class Connection:
         except OSError as error:
             raise self._unavailable(error) from error
         except libvalkey.ProtocolError as error:
-            raise self._no_server(error) from error
+            raise no_valkey_server(self.address, error) from error
 
     def send(self, frames: bytes | memoryview) -> None:
         """Send commands that are framed already; each owes one `receive`."""
@@ -162,7 +162,7 @@ class Connection:
         except OSError as error:
             raise self._unavailable(error) from error
         except libvalkey.ProtocolError as error:
-            raise self._no_server(error) from error
+            raise no_valkey_server(self.address, error) from error
         return reply
 
     def receive_usual(self, usual: bytes, count: int) -> list[Any] | None:
@@ -180,11 +180,6 @@ class Connection:
         except OSError as error:
             raise self._unavailable(error) from error
         return None
-
-    def _no_server(self, error: Exception) -> ConfigurationError:
-        return ConfigurationError(
-            f"what listens at {self.address} is no Valkey server", found=str(error), hint="check the address"
-        )
 
     def _wait_at_most(self, seconds: float) -> None:
         """Longest wait for each piece of an answer.
@@ -237,6 +232,13 @@ def greeting(address: ValkeyAddress, *, read_only: bool) -> list[Command]:
     if read_only:  # a replica of a cluster answers reads only to those who say that they may be behind
         commands.append(("READONLY",))
     return commands
+
+
+def no_valkey_server(address: ValkeyAddress, error: Exception) -> ConfigurationError:
+    """The typed error for replies that nobody can parse."""
+    return ConfigurationError(
+        f"what listens at {address} is no Valkey server", found=str(error), hint="check the address"
+    )
 
 
 def unavailable(address: ValkeyAddress, error: OSError) -> StoreUnavailableError:

@@ -70,7 +70,6 @@ class RowDecoder:
         self._names = self._features if names is None else tuple(names)
         self._places = {name: i for i, (name, _) in enumerate(layout.columns)}
         self._size = HEADER_BYTES + layout.bitmap_bytes + struct.calcsize("<" + layout.fixed_format)
-        self._tails = tuple(place for place, (_, type_) in enumerate(layout.columns) if has_tail(type_))
         self._known_nulls: dict[bytes, tuple[int, ...]] = {}
 
     def decode(self, value: bytes) -> Sequence[Any]:

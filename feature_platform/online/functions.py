@@ -80,7 +80,12 @@ def was_loaded(reply: object) -> bool:
 
 def is_missing(reply: object) -> bool:
     """Whether a refused call says that the functions are not loaded."""
-    return isinstance(reply, libvalkey.ReplyError) and "Function not found" in str(reply)
+    return isinstance(reply, libvalkey.ReplyError) and says_missing(str(reply))
+
+
+def says_missing(message: str) -> bool:
+    """The same, of the refusal's text."""
+    return "Function not found" in message
 
 
 def name_of(function: str) -> str:
@@ -163,14 +168,18 @@ def probe(connection: Connection, views: Iterable[str]) -> StoreLook:
     commands = [("HMGET", position_key(view), "nonce", "position") for view in asked]
     # one connection leads to one server process, so positions and run id belong together
     info, *held = connection.pipeline([("INFO", "server"), *commands])
-    _, _, line = info.decode().partition("run_id:")
     return StoreLook(
-        server_run_id=line.split()[0],
+        server_run_id=run_id_in(info),
         positions={
             view: (nonce.decode(), int(position)) if nonce is not None and position is not None else None
             for view, (nonce, position) in zip(asked, held, strict=True)
         },
     )
+
+
+def run_id_in(info: bytes) -> str:
+    """The run id of the server process, in its answer to `INFO server`."""
+    return info.decode().partition("run_id:")[2].split()[0]
 
 
 def _call(connection: Connection, name: str, key: str, *arguments: str | int) -> Any:

@@ -138,7 +138,7 @@ def look(cluster: Cluster, views: Iterable[str]) -> Steps[StoreLook]:
     for node, (info, shard) in names.items():
         for reply in (info, shard):
             raise_if_error(reply, cluster.address(node)[0])
-        run_ids.append(info.decode().partition("run_id:")[2].split()[0].encode())
+        run_ids.append(functions.run_id_in(info).encode())
         shards[node] = shard[:SHARD_DIGITS]
     held: list[list[Entry | None]] = [[None] * SLOTS for _ in asked]
     owners = yield from cluster.owners()

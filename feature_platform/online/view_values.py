@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from feature_platform.domain.feature_service import Remedy
 from feature_platform.domain.types import FeatureType
-from feature_platform.online.codec import HEADER_BYTES, PREFIX_BYTES, SIGN_BIT, decode_prefix
+from feature_platform.online.codec import HEADER_BYTES, POSITION_BYTES, PREFIX_BYTES, SIGN_BIT, decode_prefix
 from feature_platform.online.decoding import RowDecoder
 
-_EVENT: Final = itemgetter(slice(8, PREFIX_BYTES))
+_EVENT: Final = itemgetter(slice(POSITION_BYTES, PREFIX_BYTES))
 
 
 class FeatureStatus(enum.StrEnum):
@@ -172,7 +172,7 @@ class ViewValues:
     def _status(self, value: bytes | None, stale: bytes) -> FeatureStatus:
         if value is None or len(value) == PREFIX_BYTES:
             return FeatureStatus.MISSING
-        event = value[8:PREFIX_BYTES]
+        event = value[POSITION_BYTES:PREFIX_BYTES]
         if event <= self._dead:
             return FeatureStatus.EXPIRED
         return FeatureStatus.STALE if event <= stale else FeatureStatus.FRESH
@@ -180,7 +180,7 @@ class ViewValues:
     def _decoder(self, index: int) -> RowDecoder | None:
         """What reads an entity's row; None if it has none that is served as it is."""
         value = self.values[index]
-        if value is None or value[8:PREFIX_BYTES] <= self.served_after or len(value) == PREFIX_BYTES:
+        if value is None or value[POSITION_BYTES:PREFIX_BYTES] <= self.served_after or len(value) == PREFIX_BYTES:
             return None
         return self._alike or self.form.decoders[value[PREFIX_BYTES:HEADER_BYTES]]
 

@@ -17,11 +17,11 @@ from feature_platform.lake.sql import quote_identifier as quote
 from feature_platform.lake.sql import quote_literal
 from feature_platform.offline.point_in_time import Statement
 from feature_platform.offline.provenance import Provenance
+from feature_platform.online.keys import EMPTY, ESCAPES, SEPARATOR
 
 LOGGED: Final = "logged"
 DIFFERING: Final = "differing"
 _MICROSECOND: Final = timedelta(microseconds=1)
-_BRACES: Final = (("%2C", ","), ("%7B", "{"), ("%7D", "}"), ("%25", "%"))
 
 
 def choose_logged(
@@ -73,9 +73,9 @@ def labels_sql(view: FeatureView) -> str:
 
 def _key_component(column: Column, place: int) -> str:
     """A key column out of the key in the store: docs/reference/online-format.md."""
-    text = f"split_part(entity_key, ',', {place})"
-    unescaped = f"case when {text} = '%' then '' else "
-    for escaped, plain in _BRACES:
+    text = f"split_part(entity_key, {quote_literal(SEPARATOR)}, {place})"
+    unescaped = f"case when {text} = {quote_literal(EMPTY)} then '' else "
+    for plain, escaped in reversed(ESCAPES):
         text = f"replace({text}, {quote_literal(escaped)}, {quote_literal(plain)})"
     return f"({unescaped}{text} end)::{column.type.value}"
 

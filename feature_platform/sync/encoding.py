@@ -19,7 +19,7 @@ from feature_platform.domain.feature_view import EVENT_TIMESTAMP, Column, Featur
 from feature_platform.domain.types import ColumnType, DecimalType, FeatureType, ListType
 from feature_platform.errors import BatchRejectedError
 from feature_platform.online import keys
-from feature_platform.online.codec import LONG_DIGITS, NUMBERS, SIGN_BIT, Layout, has_tail, tombstone
+from feature_platform.online.codec import LONG_DIGITS, NUMBERS, SIGN_BIT, Layout, has_tail, numpy_slot, tombstone
 from feature_platform.sync.plan import HORIZON
 
 MAX_GRACE: Final = timedelta(days=7)
@@ -128,7 +128,7 @@ def encode_values(
                 *((name, ">u8") for name in (("event", "position") if is_pushed else ("position", "event"))),
                 ("layout", ">u4"),
                 ("nulls", "u1", (layout.bitmap_bytes,)),
-                *((slot, *_slot(type_)) for slot, _, type_ in columns),
+                *((slot, *numpy_slot(type_)) for slot, _, type_ in columns),
             ]
         ),
     )
@@ -152,15 +152,6 @@ def encode_values(
     fixed["nulls"] = np.packbits(nulls, axis=1, bitorder="little")
     start = pa.FixedSizeBinaryArray.from_buffers(pa.binary(fixed.dtype.itemsize), count, [None, pa.py_buffer(fixed)])
     return pc.binary_join_element_wise(pc.cast(start, pa.large_binary()), *tails, _NOTHING)
-
-
-def _slot(type_: FeatureType) -> tuple[Any, ...]:
-    """Numpy's type of a slot, with its shape if it holds several numbers."""
-    if isinstance(type_, DecimalType):
-        return ("<i8",) if type_.precision <= LONG_DIGITS else ("<i8", (2,))
-    if isinstance(type_, ListType):
-        return ("<u4",) if type_.length is None else ("<" + NUMBERS[type_.element], (type_.length,))
-    return ("<" + NUMBERS[type_],)
 
 
 def _numbers(view: FeatureView, name: str, type_: FeatureType, batch: pa.RecordBatch) -> Any:

@@ -7,6 +7,7 @@ docs/reference/online-format.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -48,9 +49,13 @@ def replace(rows: Encoded, held: pa.LargeBinaryArray, *, expires: bool) -> bytes
     )  # fmt: skip
 
 
-def get(rows: Encoded, *, per_call: int = KEYS_PER_GET) -> tuple[bytes, int]:
+def get(rows: Encoded) -> tuple[bytes, int]:
     """`MGET` of all keys, and how many replies that makes."""
-    return _calls(_joined_array(*_bulk(rows.keys)), per_call, lambda count: f"*{count + 1}\r\n$4\r\nMGET\r\n")
+    data, starts = _buffers(_joined_array(*_bulk(rows.keys)))
+    parts: list[bytes | memoryview] = []
+    for first, last in _slices(len(rows), KEYS_PER_GET):
+        parts += (f"*{last - first + 1}\r\n$4\r\nMGET\r\n".encode(), data[starts[first] : starts[last]])
+    return b"".join(parts), -(-len(rows) // KEYS_PER_GET)
 
 
 def call(
@@ -65,8 +70,7 @@ def call(
     data, starts = _buffers(_joined_array(*_bulk(rows.keys)))
     arguments, argument_starts = _buffers(_joined_array(*_bulk(rows.values), *_bulk(_instants(rows))))
     parts: list[bytes | memoryview] = []
-    for first in range(0, len(rows), per_call):
-        last = min(first + per_call, len(rows))
+    for first, last in _slices(len(rows), per_call):
         count = str(last - first)
         words = 3 + 3 * (last - first) + (not declared)
         none = "" if declared else "$1\r\n0\r\n"
@@ -79,13 +83,10 @@ def call(
     return b"".join(parts), -(-len(rows) // per_call)
 
 
-def _calls(items: pa.LargeBinaryArray, per_call: int, header: Any) -> tuple[bytes, int]:
-    data, starts = _buffers(items)
-    parts: list[bytes | memoryview] = []
-    for first in range(0, len(items), per_call):
-        last = min(first + per_call, len(items))
-        parts += (header(last - first).encode(), data[starts[first] : starts[last]])
-    return b"".join(parts), -(-len(items) // per_call)
+def _slices(count: int, per_call: int) -> Iterator[tuple[int, int]]:
+    """The first of the rows of each call, and the first behind them."""
+    for first in range(0, count, per_call):
+        yield first, min(first + per_call, count)
 
 
 def _bulk(items: pa.LargeBinaryArray) -> tuple[Any, ...]:

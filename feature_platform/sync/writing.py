@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 
 from feature_platform.errors import StoreChangedError
 from feature_platform.online import functions
+from feature_platform.online.codec import POSITION_BYTES, PREFIX_BYTES
 from feature_platform.online.connection import Connection, raise_if_error
 from feature_platform.online.functions import PositionPart, StorePosition
 from feature_platform.online.settings import ValkeyAddress
@@ -45,8 +46,6 @@ from feature_platform.sync.scattering import ScatteringWriter
 THREADS: Final = 2
 """While the server works on one batch, the other is encoded and framed."""
 TIMEOUT_SECONDS: Final = 30.0
-_PREFIX_BYTES: Final = 16
-_POSITION_BYTES: Final = 8
 _SOON_MS: Final = 60_000
 _SET: Final = b"+OK\r\n"
 _EXTENDED: Final = b":1\r\n"
@@ -95,7 +94,7 @@ class Writer:
         """Rows that plain commands may write: no tombstones, and nothing that is to go at once."""
         if self._way is Way.FUNCTION:
             return np.zeros(len(rows), dtype=bool)
-        long = pc.greater(pc.binary_length(rows.values), _PREFIX_BYTES).to_numpy(zero_copy_only=False)
+        long = pc.greater(pc.binary_length(rows.values), PREFIX_BYTES).to_numpy(zero_copy_only=False)
         if not self._expires:
             return long
         return long & (rows.keep_until > time.time() * 1000 + _SOON_MS)
@@ -141,7 +140,7 @@ class Writer:
 
     def _later(self, rows: Encoded, old: pa.LargeBinaryArray) -> Any:
         """Where the value there has a later position than the row."""
-        mine, theirs = (pc.binary_slice(values, 0, _POSITION_BYTES) for values in (rows.values, old))
+        mine, theirs = (pc.binary_slice(values, 0, POSITION_BYTES) for values in (rows.values, old))
         return pc.greater(theirs, mine).to_numpy(zero_copy_only=False)
 
     def _call(self, rows: Encoded) -> dict[str, int]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_view import FeatureView
-from feature_platform.online.codec import Layout
+from feature_platform.online.codec import POSITION_BYTES, Layout
 from feature_platform.online.writable import WritableStore
 from feature_platform.sync import plan as plans
 from feature_platform.sync.encoding import encode_keys, encode_values, layout_of
@@ -28,7 +28,6 @@ from feature_platform.sync.reading import Part, read_state, run, stream
 _KEYS_PER_READ: Final = 1_000
 _KEYS_PER_SCAN: Final = 1_000
 _KNOWN: Final = "_known"
-_POSITION_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +138,7 @@ class Comparison:
             evidence = Evidence(
                 stored=held,
                 as_of_store=known and before not in judging.DIFFERENCES,
-                published=held is not None and (key, held[_POSITION_BYTES:]) in published,
+                published=held is not None and (key, held[POSITION_BYTES:]) in published,
                 known=known,
             )
             reason, why = judging.cause(evidence, self.places, self._layout)
@@ -171,7 +170,7 @@ class Comparison:
             self.view, self._plan.touched, [entity for entity, _ in wanted], [event for _, event in wanted]
         )
         return {
-            (key, value[_POSITION_BYTES:])
+            (key, value[POSITION_BYTES:])
             for rows in stream(self._other, self.view, statement)
             for key, value in zip(encode_keys(self.view, rows).to_pylist(), self._values(rows), strict=True)
         }

@@ -13,10 +13,8 @@ from enum import StrEnum
 from typing import Final
 
 from feature_platform.errors import CorruptValueError
-from feature_platform.online.codec import PREFIX_BYTES, Layout, Prefix, decode_prefix, layout_id_of
+from feature_platform.online.codec import POSITION_BYTES, PREFIX_BYTES, Layout, Prefix, decode_prefix, layout_id_of
 from feature_platform.online.decoding import decode
-
-_POSITION_BYTES: Final = 8
 
 
 class Outcome(StrEnum):
@@ -102,7 +100,7 @@ def same(stored: bytes | None, expected: bytes | None, layout: Layout, layouts: 
     """Whether a client is answered the same: a row of an older layout answers NULL for features it does not have."""
     if stored is None or is_none(stored) or expected is None:
         return is_none(stored) and expected is None
-    if stored[_POSITION_BYTES:] == expected[_POSITION_BYTES:]:
+    if stored[POSITION_BYTES:] == expected[POSITION_BYTES:]:
         return True
     older = layouts.get(layout_id_of(stored))
     if older is None or older.layout_id == layout.layout_id:
@@ -114,7 +112,7 @@ def same(stored: bytes | None, expected: bytes | None, layout: Layout, layouts: 
     if event is None:
         return False
     row = {name: held.get(name) for name, _ in layout.columns}
-    return layout.encode(0, event, row)[_POSITION_BYTES:] == expected[_POSITION_BYTES:]
+    return layout.encode(0, event, row)[POSITION_BYTES:] == expected[POSITION_BYTES:]
 
 
 def is_none(stored: bytes | None) -> bool:

@@ -20,7 +20,7 @@ from feature_platform.domain.feature_view import FeatureView
 from feature_platform.lake.push_tables import PUSH_NUMBER, PUSHED_AT
 from feature_platform.ledger import Ledger
 from feature_platform.ledger.pushes import Push
-from feature_platform.online.codec import PREFIX_BYTES, Layout
+from feature_platform.online.codec import POSITION_BYTES, PREFIX_BYTES, Layout
 from feature_platform.online.keys import PUSHED
 from feature_platform.online.writable import WritableStore
 from feature_platform.sync.encoding import encode_pushed, layout_of
@@ -37,7 +37,6 @@ _LOGGED: Final = "_logged_pushes"
 _EXPECTED: Final = "_expected_pushes"
 _KEYS_PER_LOOK: Final = 10_000
 _KEYS_PER_CALL: Final = 1_000
-_POSITION_BYTES: Final = 8
 
 
 class _Pair(NamedTuple):
@@ -248,14 +247,14 @@ def _turned(value: Any) -> Any:
     """A pushed value with its number before the event time, as a batch's begins with the position; and back."""
     if value is None or len(value) < PREFIX_BYTES:
         return value
-    return value[_POSITION_BYTES:PREFIX_BYTES] + value[:_POSITION_BYTES] + value[PREFIX_BYTES:]
+    return value[POSITION_BYTES:PREFIX_BYTES] + value[:POSITION_BYTES] + value[PREFIX_BYTES:]
 
 
 def _order(value: bytes) -> bytes:
     """What decides which of two pushed rows counts, of a turned value."""
-    return value[_POSITION_BYTES:PREFIX_BYTES] + value[:_POSITION_BYTES]
+    return value[POSITION_BYTES:PREFIX_BYTES] + value[:POSITION_BYTES]
 
 
 def _number(value: bytes | None) -> int:
     """The number of the push, of a turned value; 0 if there is none."""
-    return int.from_bytes(value[:_POSITION_BYTES], "big") if value is not None else 0
+    return int.from_bytes(value[:POSITION_BYTES], "big") if value is not None else 0

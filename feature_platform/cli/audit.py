@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from feature_platform.cli.output import console, json_option, print_json
-from feature_platform.declaration import FeatureRegistry, load_registry
-from feature_platform.domain.feature_view import FeatureView
+from feature_platform.declaration import load_registry
 from feature_platform.domain.windows import aware_utc
 from feature_platform.errors import TimestampError
 from feature_platform.settings import Settings
@@ -77,7 +76,7 @@ def leakage(
     registry = load_registry(settings.manifest_path)
     cuts = [_instant(text) for text in instants]
     reports: list[LeakageReport] = []
-    for view in _choose(registry, views):
+    for view in registry.views_named(views or registry.views):
         with _progress(quiet=as_json) as on_progress:
             report = audit_view(
                 settings, view, instants=cuts, partitions=partitions, seed=seed, on_progress=on_progress
@@ -104,10 +103,6 @@ def _instant(text: str) -> datetime:
             "--at takes an instant", found=text, allowed="ISO 8601 with a zone, e.g. 2026-03-05T12:00:00+00:00"
         ) from error
     return aware_utc(written, "--at")
-
-
-def _choose(registry: FeatureRegistry, references: Sequence[str]) -> tuple[FeatureView, ...]:
-    return tuple({view.key: view for view in map(registry.view, references or registry.views)}.values())
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from feature_platform.cli.dagster_client import BackfillProgress, DagsterClient
 from feature_platform.cli.output import console
 from feature_platform.declaration import FeatureRegistry, load_registry
 from feature_platform.domain.durations import format_duration
-from feature_platform.domain.feature_view import OnlineTier
 from feature_platform.domain.windows import Grain, floor
 from feature_platform.errors import FeaturePlatformError
 from feature_platform.settings import Settings
@@ -198,8 +197,7 @@ def _await_served(settings: Settings, registry: FeatureRegistry, client: Dagster
         behind = [
             view
             for view in registry.views.values()
-            if view.online is OnlineTier.VALKEY
-            and ledger.synced_position(view.key, settings.store) < ledger.head(view.key)
+            if view.is_served and ledger.synced_position(view.key, settings.store) < ledger.head(view.key)
         ]
     if behind:
         run_id = client.launch_run([names.online_path(view) for view in behind], tags=_TAGS)

@@ -12,7 +12,7 @@ import click
 from feature_platform.cli.output import json_option, print_json, print_table
 from feature_platform.declaration import FeatureRegistry, load_registry
 from feature_platform.domain.durations import format_duration
-from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.late_data import named
 from feature_platform.domain.windows import parse_partition_key
 from feature_platform.settings import Settings
@@ -55,7 +55,7 @@ def show(views: tuple[str, ...] = (), *, as_json: bool = False) -> None:
     from feature_platform.ledger import Ledger
 
     settings, registry = _deployed()
-    chosen = [registry.view(name) for name in views] or None
+    chosen = registry.views_named(views) or None
     with Ledger.connect(settings.ledger_url) as ledger:
         report = preview(ledger, registry, chosen)
     if as_json:
@@ -123,7 +123,7 @@ def approve(view: str, partitions: tuple[str, ...], *, as_json: bool) -> None:
     if not as_json:
         click.echo(f"{declared.key}: published {named([one.partition for one in published])}")
     entities = None
-    if declared.online is OnlineTier.VALKEY:
+    if declared.is_served:
         from feature_platform.sync import sync  # imports DuckDB and pyarrow
 
         result = sync(settings, registry, declared, run_id="feature-platform late approve")

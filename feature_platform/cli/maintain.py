@@ -50,7 +50,7 @@ def maintain(*, views: tuple[str, ...], dry_run: bool, wait: int, as_json: bool)
 
     settings = Settings.from_env()
     registry = load_registry(settings.manifest_path)
-    chosen = [registry.view(name) for name in dict.fromkeys(views)] or None
+    chosen = registry.views_named(views) or None
     with Console(stderr=True).status("looking at the ledger") as status:
         report = run(
             settings,

@@ -12,7 +12,7 @@ import click
 
 from feature_platform.cli.output import console, json_option, print_json
 from feature_platform.domain.durations import format_duration
-from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.domain.feature_view import FeatureView
 from feature_platform.errors import EntityError, RequestError, chosen_from
 from feature_platform.online import FeatureClient, FeatureStatus, OnlineFeatures
 from feature_platform.online.catalog import ViewDocument
@@ -131,12 +131,13 @@ def sync(*, views: tuple[str, ...], every: bool, stores: tuple[str, ...], rebuil
 
 
 def _choose(registry: FeatureRegistry, refs: tuple[str, ...], *, every: bool) -> tuple[FeatureView, ...]:
-    online = {key: view for key, view in registry.views.items() if view.online is OnlineTier.VALKEY}
     if every == bool(refs):
         raise RequestError(
-            "name the views to sync, or pass --all", found="both" if every else "neither", allowed=chosen_from(online)
+            "name the views to sync, or pass --all",
+            found="both" if every else "neither",
+            allowed=chosen_from(view.key for view in registry.served_views),
         )
-    return tuple(online.values()) if every else tuple({(view := registry.view(ref)).key: view for ref in refs}.values())
+    return registry.served_views if every else registry.views_named(refs)
 
 
 @contextmanager

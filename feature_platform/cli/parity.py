@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from feature_platform.cli.output import console, json_option, print_json, print_table
-from feature_platform.declaration import FeatureRegistry, load_registry
-from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.declaration import load_registry
 from feature_platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def parity(
     settings = Settings.from_env() if store is None else Settings.from_env().at_store(store)
     registry = load_registry(settings.manifest_path)
     reports: list[ParityReport] = []
-    for view in _choose(registry, views):
+    for view in registry.views_named(views) if views else registry.served_views:
         with _progress(view.key) as progress:
             report = check_parity(
                 settings,
@@ -89,12 +88,6 @@ def parity(
     else:
         _print_end(reports, repaired=repairs)
     context.exit(_exit_code(reports))
-
-
-def _choose(registry: FeatureRegistry, refs: tuple[str, ...]) -> tuple[FeatureView, ...]:
-    if refs:
-        return tuple({(view := registry.view(ref)).key: view for ref in refs}.values())
-    return tuple(view for view in registry.views.values() if view.online is OnlineTier.VALKEY)
 
 
 def _exit_code(reports: Iterable[ParityReport]) -> int:

@@ -15,7 +15,7 @@ from feature_platform.cli.following import follow_backfill, follow_run, left_run
 from feature_platform.cli.output import json_option, print_json
 from feature_platform.declaration import FeatureRegistry, load_registry
 from feature_platform.domain.durations import format_duration
-from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.windows import Grain, Partition, parse_partition_key, partitions_between
 from feature_platform.errors import RequestError, UnknownNameError
 from feature_platform.orchestration import names
@@ -178,14 +178,14 @@ def without_published(settings: Settings, plan: BackfillPlan) -> BackfillPlan:
 
 def _choose(registry: FeatureRegistry, references: Sequence[str], *, everything: bool) -> tuple[FeatureView, ...]:
     if references:
-        return tuple({view.key: view for view in map(registry.view, references)}.values())
+        return registry.views_named(references)
     if not everything:
         raise click.UsageError("name the views, or say --all")
     return tuple(registry.views.values())
 
 
 def _assets(view: FeatureView) -> list[list[str]]:
-    served = [names.online_path(view)] if view.online is OnlineTier.VALKEY else []
+    served = [names.online_path(view)] if view.is_served else []
     return [names.view_path(view), *served]
 
 

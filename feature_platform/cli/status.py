@@ -16,7 +16,6 @@ import click
 from feature_platform import settings
 from feature_platform.cli.output import console, json_option, print_json
 from feature_platform.domain.durations import format_duration
-from feature_platform.domain.feature_view import OnlineTier
 from feature_platform.errors import (
     ConfigurationError,
     InvalidDeclarationsError,
@@ -155,18 +154,18 @@ def _read(here: Settings, services: tuple[ServiceStatus, ...]) -> Report:
         for fresh in freshness_of(ledger, registry, stores=tuple(here.all_stores), now=now):
             view = registry.views[fresh.view]
             active = ledger.active_batches(view.key)
-            served = view.online is not OnlineTier.NONE
+            frontiers = frontiers_of(ledger, view, fresh.store or here.store)
             views.append(
                 ViewStatus(
                     view=view.key,
                     store=fresh.store,
                     owner=view.owner.email,
                     state=fresh.state.value if active else "empty",
-                    published_event=max((batch.partition.end for batch in active if batch.row_count), default=None),
-                    served_event=fresh.newest_event if served else None,
+                    published_event=frontiers.published,
+                    served_event=fresh.newest_event if view.is_served else None,
                     age=fresh.age if fresh.newest_event else None,
                     allowed=fresh.allowed,
-                    lags=dict(frontiers_of(ledger, view, fresh.store or here.store).lags(now=now)),
+                    lags=dict(frontiers.lags(now=now)),
                     partitions=len(active),
                     rows=sum(batch.row_count for batch in active),
                     waiting=ledger.head(view.key) - ledger.synced_position(view.key, fresh.store) if fresh.store else 0,

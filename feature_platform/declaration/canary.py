@@ -74,8 +74,3 @@ def with_canary(registry: FeatureRegistry) -> FeatureRegistry:
     """The registry and the canary: for what writes to the lake and to online stores, never for what lists."""
     view = canary_view(registry)
     return replace(registry, views={**registry.views, view.key: view}, latest={**registry.latest, NAME: VERSION})
-
-
-def is_served(registry: FeatureRegistry) -> bool:
-    """Whether any view is served online: else there is no way for the canary to go."""
-    return any(view.online is OnlineTier.VALKEY for view in registry.views.values())

@@ -70,6 +70,27 @@ class FeatureRegistry:
         """All versions of a view, oldest first."""
         return tuple(sorted((v for v in self.views.values() if v.name == name), key=lambda view: view.version))
 
+    def views_named(self, references: Iterable[str]) -> tuple[FeatureView, ...]:
+        """The views that references name, each once, in their order.
+
+        Raises:
+            UnknownNameError: there is none of that name.
+        """
+        return tuple({view.key: view for view in map(self.view, references)}.values())
+
+    @property
+    def served_views(self) -> tuple[FeatureView, ...]:
+        """The views whose rows are brought to the online stores."""
+        return tuple(view for view in self.views.values() if view.is_served)
+
+    def services_reading(self, view_key: str) -> tuple[FeatureService, ...]:
+        """The feature services that read a view (`name@version`)."""
+        return tuple(
+            service
+            for service in self.services.values()
+            if any(selection.key == view_key for selection in service.selections)
+        )
+
     def service(self, name: str) -> FeatureService:
         """The feature service of this name.
 

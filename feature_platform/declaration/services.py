@@ -11,7 +11,7 @@ from feature_platform.declaration.owners import parse_owner
 from feature_platform.declaration.serving_policy import parse_policy
 from feature_platform.domain.durations import LATENCY_ALLOWED, parse_latency
 from feature_platform.domain.feature_service import FeatureService, OutagePolicy, ViewSelection
-from feature_platform.domain.feature_view import FeatureView, OnlineTier, Owner
+from feature_platform.domain.feature_view import FeatureView, Owner
 from feature_platform.errors import chosen_from
 
 SECTION = "meta.feature_service"
@@ -143,7 +143,7 @@ def _check_use(
                 allowed=f"services owned by {view.owner.email}",
                 hint=f"ask {view.owner.email} to write `access: public`",
             )
-        if online and view.online is OnlineTier.NONE:
+        if online and not view.is_served:
             reporter.report(
                 f"has a latency budget, and {view.key} is not served online",
                 allowed="views with `online: valkey`",

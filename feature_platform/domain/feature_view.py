@@ -138,6 +138,11 @@ class FeatureView:
         return f"{self.name}@{self.version}"
 
     @property
+    def is_served(self) -> bool:
+        """Whether its rows are brought to the online stores."""
+        return self.online is not OnlineTier.NONE
+
+    @property
     def entity_names(self) -> tuple[str, ...]:
         """Names of the key columns, in key order."""
         return tuple(column.name for column in self.entities)

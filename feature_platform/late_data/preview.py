@@ -135,11 +135,7 @@ def _entries(ledger: Ledger, registry: FeatureRegistry, view: FeatureView) -> tu
     if not by_state:
         return ()
     needed = ledger.batches_sets_need(view.key)
-    services = tuple(
-        service.name
-        for service in registry.services.values()
-        if any(selection.key == view.key for selection in service.selections)
-    )
+    services = tuple(service.name for service in registry.services_reading(view.key))
     return tuple(
         LateEntry(
             view=view.key,

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from feature_platform.declaration import FeatureRegistry
-from feature_platform.declaration.canary import is_served, with_canary
+from feature_platform.declaration.canary import with_canary
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.retention import Circumstances, Judged, judge
@@ -92,7 +92,7 @@ def maintain(
         run = _Run(
             settings=settings, ledger=ledger, wait=wait, say=progress, now=now or ledger.ask().at, is_dry_run=dry_run
         )
-        written = with_canary(registry) if is_served(registry) else registry
+        written = with_canary(registry) if registry.served_views else registry
         chosen = [*written.views.values()] if views is None else [*views]
         reports = [_maintain_view(run, view) for view in chosen]
         reports.append(_maintain_log(run, chosen))

@@ -23,7 +23,7 @@ import duckdb
 
 import feature_platform
 from feature_platform.declaration import Change, FeatureRegistry, compare, load_registry
-from feature_platform.declaration.canary import is_served, with_canary
+from feature_platform.declaration.canary import with_canary
 from feature_platform.declaration.lineage import FILE as LINEAGE_FILE
 from feature_platform.declaration.lineage import load_lineage, write_lineage
 from feature_platform.domain.feature_view import FeatureView
@@ -166,7 +166,7 @@ def _publish(settings: Settings, registry: FeatureRegistry) -> StoreUnavailableE
     Raises:
         StoreUnavailableError: the platform's own store cannot be reached.
     """
-    if not settings.valkey_url or all(view.online == "none" for view in registry.views.values()):
+    if not settings.valkey_url or not registry.served_views:
         return None
     from feature_platform.sync import publish_schemas  # its columnar parts take a moment to import
 
@@ -182,7 +182,7 @@ def _publish(settings: Settings, registry: FeatureRegistry) -> StoreUnavailableE
 
 def _deploy_lake(lake: duckdb.DuckDBPyConnection, registry: FeatureRegistry) -> Iterator[str]:
     """Schemas and physical tables."""
-    written = with_canary(registry) if is_served(registry) else registry
+    written = with_canary(registry) if registry.served_views else registry
     columns, row_groups = tables.read_columns(lake, sql.BATCHES_SCHEMA), tables.read_row_groups(lake)
     plan = tables.plan_tables(written.views, columns, row_groups)
     for name in tables.create_schemas(lake):

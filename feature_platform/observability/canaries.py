@@ -13,7 +13,6 @@ from typing import Final
 from prometheus_client import Metric
 
 from feature_platform.declaration import FeatureRegistry
-from feature_platform.declaration.canary import is_served
 from feature_platform.domain.durations import format_duration
 from feature_platform.ledger import CanaryRead, Ledger
 from feature_platform.observability.families import gauge
@@ -42,7 +41,7 @@ class CanaryState:
 
 def canary_states(ledger: Ledger, registry: FeatureRegistry, stores: Sequence[str]) -> tuple[CanaryState, ...]:
     """Every store, in this order; none if no view is served online."""
-    return tuple(_state(ledger, store) for store in stores) if is_served(registry) else ()
+    return tuple(_state(ledger, store) for store in stores) if registry.served_views else ()
 
 
 def _state(ledger: Ledger, store: str) -> CanaryState:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.domain.feature_view import FeatureView
 from feature_platform.ledger import Ledger
 from feature_platform.observability.freshness import newest_event
 
@@ -60,7 +60,7 @@ def frontiers_of(ledger: Ledger, view: FeatureView, store: str) -> Frontiers:
     """How far each stage of a view has got, towards one store."""
     loaded = [ledger.loaded_through(source.name) for source in view.sources]
     reached = [at for at in loaded if at is not None]
-    served = view.online is not OnlineTier.NONE
+    served = view.is_served
     return Frontiers(
         view=view.key,
         store=store if served else None,

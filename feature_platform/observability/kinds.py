@@ -179,7 +179,7 @@ def problem_of_view(
 ) -> Problem:
     """A problem of a view, told to its owner, and to consumers that feel it and declared a need."""
     about = KINDS[kind]
-    services = services_reading(registry, view)
+    services = registry.services_reading(view.key)
     return Problem(
         kind=kind,
         subject=f"{view.key} in {place}" if place else view.key,
@@ -230,15 +230,6 @@ def known_to_watch(incidents: Iterable[Incident]) -> tuple[Problem, ...]:
         )
         for incident in incidents
         if incident.kind in WATCH_KINDS
-    )
-
-
-def services_reading(registry: FeatureRegistry, view: FeatureView) -> tuple[FeatureService, ...]:
-    """The feature services that read a view."""
-    return tuple(
-        service
-        for service in registry.services.values()
-        if any(selection.key == view.key for selection in service.selections)
     )
 
 

@@ -15,7 +15,7 @@ from prometheus_client import Metric
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.batch import PublishedBatch
-from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.late_data import LateState, judge
 from feature_platform.ledger import Ledger
 from feature_platform.observability.canaries import canary_metrics
@@ -151,7 +151,7 @@ def _freshness(
         [
             (named(view, store), ledger.head(view.key) - ledger.synced_position(view.key, store))
             for view in views
-            if view.online is not OnlineTier.NONE
+            if view.is_served
         ],
     )
 

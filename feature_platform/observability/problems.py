@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_service import FeatureService
-from feature_platform.domain.feature_view import FeatureView, OnlineTier, Source
+from feature_platform.domain.feature_view import FeatureView, Source
 from feature_platform.domain.late_data import LateState, judge, named
 from feature_platform.domain.windows import floor, partition_starting
 from feature_platform.ledger import BatchHistory, HeldBatch, Ledger
@@ -23,7 +23,7 @@ from feature_platform.observability.freshness import (
     judge_freshness,
     newest_event,
 )
-from feature_platform.observability.kinds import KINDS, Problem, problem_of_view, services_reading
+from feature_platform.observability.kinds import KINDS, Problem, problem_of_view
 from feature_platform.observability.missing import find_missing
 
 UNFINISHED_AFTER = timedelta(hours=2)
@@ -40,7 +40,7 @@ correction of old data that never reached a store."""
 def served_facts(ledger: Ledger, view: FeatureView, store: str) -> ServedFacts:
     """What the ledger knows of a view in a store."""
     since = max(view.begin, ledger.first_deployed(view.key) or view.begin)
-    if view.online is OnlineTier.NONE:
+    if not view.is_served:
         return ServedFacts(store=None, newest_event=newest_event(ledger.active_batches(view.key)), expected_since=since)
     served = ledger.active_batches(view.key, at_position=ledger.synced_position(view.key, store))
     return ServedFacts(store=store, newest_event=newest_event(served), expected_since=since)
@@ -59,7 +59,7 @@ def freshness_of_view(
     ledger: Ledger, view: FeatureView, *, stores: Sequence[str], now: datetime
 ) -> tuple[Freshness, ...]:
     """Freshness of one view in every store; of one that is not served, once."""
-    judged = stores if view.online is not OnlineTier.NONE else stores[:1]
+    judged = stores if view.is_served else stores[:1]
     return tuple(judge_freshness(view, served_facts(ledger, view, store), now=now) for store in judged)
 
 
@@ -82,7 +82,7 @@ def _find(ledger: Ledger, registry: FeatureRegistry, stores: Sequence[str], now:
         if view.key not in failed:  # its failed runs are told of, with their reason: this would be the same news again
             yield from find_missing(ledger, registry, view, now=now)
         yield from _unfinished(registry, view, ledger, now=now)
-        for store in stores if view.online is not OnlineTier.NONE else ():
+        for store in stores if view.is_served else ():
             yield from _unserved(registry, view, ledger, store, now=now)
             yield from _lost(registry, view, ledger, store)
             yield from _differs(registry, view, ledger, store)
@@ -141,7 +141,7 @@ def _silent(
 
 def _needs(registry: FeatureRegistry, view: FeatureView, freshness: Freshness) -> Iterator[Problem]:
     """Services that need fresher values than they are given, whatever the view itself promises."""
-    for service in services_reading(registry, view) if freshness.store else ():
+    for service in registry.services_reading(view.key) if freshness.store else ():
         if not can_meet(view, service) or service.freshness is None or freshness.age <= service.freshness:
             continue
         yield Problem(

@@ -11,7 +11,6 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from feature_platform.declaration import FeatureRegistry
-from feature_platform.domain.feature_view import OnlineTier
 from feature_platform.domain.serving_history import Sighting
 from feature_platform.errors import FeaturePlatformError
 from feature_platform.ledger import Ledger
@@ -41,7 +40,7 @@ def look_at_store(ledger: Ledger, registry: FeatureRegistry, *, store: str, valk
     Raises:
         StoreUnavailableError: it cannot be reached.
     """
-    views = [view.key for view in registry.views.values() if view.online is OnlineTier.VALKEY]
+    views = [view.key for view in registry.served_views]
     if not views:
         return None
     asked = ledger.ask()

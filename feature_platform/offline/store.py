@@ -19,7 +19,7 @@ from feature_platform import lake
 from feature_platform.declaration import FeatureRegistry, load_registry
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_service import FeatureService, OutagePolicy
-from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView, OnlineTier
+from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
 from feature_platform.errors import (
     RequestError,
     RowsRetiredError,
@@ -221,7 +221,7 @@ class FeatureStore(TrainingSetDoors):
             found = {}
             for view in views:
                 evidence = Evidence(active=ledger.active_batches(view.key, at_sequence=sequence))
-                if (mode is not pit.Mode.MODELLED or replays) and view.online is not OnlineTier.NONE:
+                if (mode is not pit.Mode.MODELLED or replays) and view.is_served:
                     evidence = Evidence(
                         active=evidence.active,
                         published=ledger.published_batches(view.key, at_sequence=sequence),
@@ -291,7 +291,7 @@ def _check_served(views: Iterable[FeatureView], mode: pit.Mode) -> None:
     Raises:
         RequestError: a view is not.
     """
-    offline = [view.key for view in views if view.online is OnlineTier.NONE]
+    offline = [view.key for view in views if not view.is_served]
     if mode is pit.Mode.SERVED and offline:
         raise RequestError(
             f"mode `{mode}` asks what an online store held, and some views are not served online",

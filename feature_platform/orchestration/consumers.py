@@ -14,14 +14,13 @@ import dagster as dg
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.feature_service import FeatureService
 from feature_platform.orchestration import keys, metadata
-from feature_platform.orchestration.serving import served_views
 
 _SERVICE = "ml"
 
 
 def build_services(registry: FeatureRegistry) -> Iterator[dg.AssetSpec]:
     """The feature services: each with the features that its model is given."""
-    served = {view.key for view in served_views(registry)}
+    served = {view.key for view in registry.served_views}
     for service in registry.services.values():
         views = [registry.views[one.key] for one in service.selections]
         yield dg.AssetSpec(

@@ -37,7 +37,7 @@ from feature_platform.orchestration.parity import build_parity_asset, build_pari
 from feature_platform.orchestration.pushes import build_pushed_asset, build_pushes_schedule, pushable_views
 from feature_platform.orchestration.schedules import build_schedules
 from feature_platform.orchestration.sensors import build_incident_sensor, build_store_sensor
-from feature_platform.orchestration.serving import build_online_asset, build_sync_sensor, served_views
+from feature_platform.orchestration.serving import build_online_asset, build_sync_sensor
 from feature_platform.orchestration.training_sets import build_training_set, build_training_set_job
 from feature_platform.settings import Settings
 
@@ -61,7 +61,7 @@ def build_definitions(
     """
     audit_job, parity_job = build_audit_job(registry), build_parity_job(registry)
     maintenance_job = build_maintenance_job()
-    is_served = bool(served_views(registry))
+    is_served = bool(registry.served_views)
     look_job = build_look_job(settings, registry)
     own = dg.Definitions(
         assets=[
@@ -69,8 +69,8 @@ def build_definitions(
                 build_feature_view(settings, registry, view, manifest, lineage=lineage.get(key))
                 for key, view in registry.views.items()
             ),
-            *(build_online_asset(settings, registry, view) for view in served_views(registry)),
-            *(build_parity_asset(settings, registry, view) for view in served_views(registry)),
+            *(build_online_asset(settings, registry, view) for view in registry.served_views),
+            *(build_parity_asset(settings, registry, view) for view in registry.served_views),
             *(build_audit_asset(settings, view) for view in registry.views.values()),
             *([build_feature_log(settings, registry)] if is_served else []),
             *(build_pushed_asset(settings, registry, view) for view in pushable_views(registry)),

@@ -15,7 +15,6 @@ import dagster as dg
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.orchestration import keys
 from feature_platform.orchestration.failing import dagster_failures
-from feature_platform.orchestration.serving import served_views
 from feature_platform.settings import Settings
 
 JOB = "drain_feature_log"
@@ -29,7 +28,7 @@ def build_feature_log(settings: Settings, registry: FeatureRegistry) -> dg.Asset
     @dg.asset(
         key=keys.feature_log_key(),
         description="What clients logged as served, one row per request, view and entity: `serving.served_features`.",
-        deps=[keys.online_key(view) for view in served_views(registry)],
+        deps=[keys.online_key(view) for view in registry.served_views],
         group_name=GROUP,
         kinds={"valkey", "duckdb"},
         pool=keys.LAKE_POOL,

@@ -17,7 +17,7 @@ import dagster as dg
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.declaration.lineage import ColumnLineage
 from feature_platform.domain.batch import CheckOutcome
-from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.windows import Partition, parse_partition_key
 from feature_platform.errors import without_passwords
 from feature_platform.orchestration import keys, metadata, timetable
@@ -54,7 +54,7 @@ def build_feature_view(
     """The asset of one version of a feature view."""
     specs = check_specs(manifest, view)
     # what is served is judged where it is served
-    is_judged_here = view.online is OnlineTier.NONE
+    is_judged_here = not view.is_served
 
     @dg.asset(
         key=keys.view_key(view),

@@ -16,7 +16,7 @@ import dagster as dg
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.durations import format_duration
-from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.domain.feature_view import FeatureView
 from feature_platform.orchestration import keys
 from feature_platform.settings import Settings
 
@@ -78,7 +78,7 @@ def build_freshness_sensor(settings: Settings, registry: FeatureRegistry) -> dg.
 
 
 def _asset(view: FeatureView) -> dg.AssetKey:
-    return keys.view_key(view) if view.online is OnlineTier.NONE else keys.online_key(view)
+    return keys.online_key(view) if view.is_served else keys.view_key(view)
 
 
 def _judge(settings: Settings, view: FeatureView, ledger: Ledger, *, now: datetime) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from feature_platform.domain.feature_view import FeatureView
 from feature_platform.orchestration import keys, metadata
 from feature_platform.orchestration.failing import dagster_failures
 from feature_platform.orchestration.feature_views import group_name
-from feature_platform.orchestration.serving import served_views
 from feature_platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def build_parity_job(registry: FeatureRegistry) -> "UnresolvedAssetJobDefinition
     """The job of all comparisons."""
     return dg.define_asset_job(
         JOB,
-        selection=dg.AssetSelection.assets(*(keys.parity_key(view) for view in served_views(registry))),
+        selection=dg.AssetSelection.assets(*(keys.parity_key(view) for view in registry.served_views)),
         tags={keys.PRIORITY_TAG: keys.AUDIT_PRIORITY},
         description="Does the online store hold what the ledger says? The same as `feature-platform parity`.",
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.windows import Partition
 from feature_platform.orchestration import keys
 
@@ -16,7 +16,7 @@ RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_ra
 def assets_of(views: Iterable[FeatureView], *, served: bool = True) -> list[dg.AssetKey]:
     """The assets of views and, unless they are not to be served, of their rows in the online stores."""
     views = tuple(views)
-    online = [keys.online_key(view) for view in views if view.online is OnlineTier.VALKEY] if served else []
+    online = [keys.online_key(view) for view in views if view.is_served] if served else []
     return [*map(keys.view_key, views), *online]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 
 from feature_platform.declaration import FeatureRegistry
-from feature_platform.domain.feature_view import FeatureView, FreshnessSla, OnlineTier
+from feature_platform.domain.feature_view import FeatureView, FreshnessSla
 from feature_platform.orchestration import keys, metadata
 from feature_platform.orchestration.connections import keep_connections
 from feature_platform.orchestration.failing import dagster_failures
@@ -27,11 +27,6 @@ SYNC_SENSOR = "sync_what_was_published"
 _SECONDS_BETWEEN_LOOKS = 30
 _FAILED_AGAIN = "7,37 * * * *"
 _LEAST_WINDOW = timedelta(seconds=60)
-
-
-def served_views(registry: FeatureRegistry) -> tuple[FeatureView, ...]:
-    """The views that are served online."""
-    return tuple(view for view in registry.views.values() if view.online is OnlineTier.VALKEY)
 
 
 def after_publishing() -> dg.AutomationCondition[Any]:
@@ -110,7 +105,7 @@ def build_sync_sensor(registry: FeatureRegistry) -> dg.AutomationConditionSensor
     """The sensor that follows publishes with syncs."""
     return dg.AutomationConditionSensorDefinition(
         name=SYNC_SENSOR,
-        target=dg.AssetSelection.assets(*(keys.online_key(view) for view in served_views(registry))),
+        target=dg.AssetSelection.assets(*(keys.online_key(view) for view in registry.served_views)),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
         run_tags={keys.PRIORITY_TAG: keys.SCHEDULED_PRIORITY},

@@ -17,7 +17,7 @@ import dagster as dg
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.durations import format_duration
-from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.domain.feature_view import FeatureView
 from feature_platform.orchestration import keys
 from feature_platform.orchestration.requests import RANGE_TAGS
 
@@ -168,7 +168,7 @@ def _left_undone(
             yield record.dagster_run.job_name
         return
     views = {keys.view_key(view): view for view in registry.views.values()}
-    served = {keys.online_key(view): view for view in registry.views.values() if view.online is not OnlineTier.NONE}
+    served = {keys.online_key(view): view for view in registry.views.values() if view.is_served}
     found: dict[str, None] = {}
     for one in planned:
         if one.asset in views:

@@ -78,11 +78,7 @@ def drop(
         UnknownNameError: it was never deployed.
         StoreUnavailableError: the store cannot be reached.
     """
-    users = [
-        service.name
-        for service in registry.services.values()
-        if any(f"{selection.view}@{selection.version}" == view for selection in service.selections)
-    ]
+    users = [service.name for service in registry.services_reading(view)]
     if users and not even_if_used:
         raise RequestError(
             f"feature view {view} is read by feature services",

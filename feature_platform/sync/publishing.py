@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from feature_platform.declaration import FeatureRegistry
-from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.domain.feature_view import FeatureView
 from feature_platform.online import catalog, keys
 from feature_platform.online.catalog import ViewDocument
 from feature_platform.online.writable import WritableStore, open_store
@@ -46,4 +46,4 @@ def document_of(registry: FeatureRegistry, view: FeatureView) -> ViewDocument:
 
 
 def _documents(registry: FeatureRegistry) -> tuple[ViewDocument, ...]:
-    return tuple(document_of(registry, view) for view in registry.views.values() if view.online is OnlineTier.VALKEY)
+    return tuple(document_of(registry, view) for view in registry.served_views)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from feature_platform.declaration import FeatureRegistry
-from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.domain.feature_view import FeatureView
 from feature_platform.errors import LedgerConflictError, NotDeployedError, RequestError, chosen_from
 from feature_platform.ledger import Ledger
 
@@ -15,7 +15,7 @@ def served_view(registry: FeatureRegistry, view: FeatureView | str) -> FeatureVi
         RequestError: it is not served online.
     """
     view = registry.view(view) if isinstance(view, str) else view
-    if view.online is not OnlineTier.VALKEY:
+    if not view.is_served:
         raise RequestError(
             f"feature view {view.key} is not served online", found="online: none", hint="declare `online: valkey`"
         )

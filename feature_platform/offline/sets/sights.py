@@ -10,7 +10,7 @@ from typing import Any
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_service import OutagePolicy
-from feature_platform.domain.feature_view import FeatureView, OnlineTier
+from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.serving_history import ServedHistory, WindowKind
 from feature_platform.ledger import Ledger
 from feature_platform.offline.point_in_time import Mode, Outages
@@ -33,7 +33,7 @@ def sight_of(
     """
     as_of, said = label_time, ""
     replayed = manifest.arguments.get("outages")
-    if (manifest.mode != Mode.MODELLED or replayed) and view.online is not OnlineTier.NONE:
+    if (manifest.mode != Mode.MODELLED or replayed) and view.is_served:
         store = manifest.arguments["store"]
         history = ledger.served_history(view.key, store, at_sequence=manifest.at_sequence)
         outage = history.outage_at(label_time) if replayed else None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +15,7 @@ from feature_platform.cli.output import json_option, print_json
 from feature_platform.declaration import FeatureRegistry, load_registry
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_view import FeatureView
-from feature_platform.domain.windows import Grain, Partition, parse_partition_key, partitions_between
+from feature_platform.domain.windows import Grain, Partition, adjacent, parse_partition_key, partitions_between
 from feature_platform.errors import RequestError, UnknownNameError
 from feature_platform.orchestration import names
 from feature_platform.settings import Settings
@@ -126,21 +125,7 @@ class BackfillPlan:
     @property
     def ranges(self) -> list[tuple[str, str]]:
         """Runs of adjacent partitions, by the keys of their ends."""
-        found = []
-        for _, run in groupby(_numbered(self.partitions), key=lambda numbered: numbered[0]):
-            adjacent = [partition for _, partition in run]
-            found.append((adjacent[0].key, adjacent[-1].key))
-        return found
-
-
-def _numbered(partitions: Sequence[Partition]) -> Iterator[tuple[int, Partition]]:
-    """Each partition with the number of the unbroken run it belongs to."""
-    number, previous = 0, None
-    for partition in partitions:
-        if previous is not None and partition.start != previous.end:
-            number += 1
-        previous = partition
-        yield number, partition
+        return [(span[0].key, span[-1].key) for span in adjacent(self.partitions)]
 
 
 def plan_backfill(view: FeatureView, *, first: str | None, last: str | None, now: datetime) -> BackfillPlan:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from feature_platform.domain.feature_view import FeatureView
-from feature_platform.domain.windows import Grain, Partition, aware_utc, floor, following, partition_starting
+from feature_platform.domain.windows import Grain, Partition, aware_utc, ceiling, floor, partition_starting
 
 
 def due_partition(at: datetime, grain: Grain, delay: timedelta) -> Partition:
@@ -19,10 +19,6 @@ def due_partition(at: datetime, grain: Grain, delay: timedelta) -> Partition:
 
 def came_due(view: FeatureView, *, after: datetime, by: datetime) -> tuple[Partition, Partition] | None:
     """The first and the last partition of a view that became due in (after, by]; None if none did."""
-    start = due_partition(after, view.grain, view.availability_delay).end
-    begin = aware_utc(view.begin)
-    if start < begin:
-        start = floor(begin, view.grain)
-        start = start if start == begin else following(start, view.grain)
+    start = max(due_partition(after, view.grain, view.availability_delay).end, ceiling(view.begin, view.grain))
     last = due_partition(by, view.grain, view.availability_delay)
     return (partition_starting(start, view.grain), last) if start <= last.start else None

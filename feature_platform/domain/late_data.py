@@ -146,6 +146,6 @@ def named(partitions: Sequence[Partition]) -> str:
     '2026-03-01 to 2026-03-02, 2026-03-05'
     """
     shown = 5
-    spans = adjacent(partitions, at_most=len(partitions) or 1)
+    spans = adjacent(partitions)
     texts = [span[0].key if len(span) == 1 else f"{span[0].key} to {span[-1].key}" for span in spans[:shown]]
     return ", ".join(texts) + (f" and {len(spans) - shown} more ranges" if len(spans) > shown else "")

@@ -54,6 +54,12 @@ def floor(instant: datetime, grain: Grain) -> datetime:
     return day if grain is Grain.DAY else day.replace(day=1)
 
 
+def ceiling(instant: datetime, grain: Grain) -> datetime:
+    """The first boundary of the grain at or after the instant."""
+    boundary = floor(instant, grain)
+    return boundary if boundary == instant else following(boundary, grain)
+
+
 def following(boundary: datetime, grain: Grain) -> datetime:
     """The next boundary after this one."""
     if grain is Grain.HOUR:
@@ -111,16 +117,14 @@ def parse_partition_key(key: str, grain: Grain) -> Partition:
 
 def partitions_between(begin: datetime, end: datetime, grain: Grain) -> Iterator[Partition]:
     """The whole partitions within [begin, end]: the first starts at or after begin, the last ends by end."""
-    start = floor(begin, grain)
-    if start < begin:
-        start = following(start, grain)
+    start = ceiling(begin, grain)
     while (stop := following(start, grain)) <= end:
         yield Partition(start=start, end=stop, grain=grain)
         start = stop
 
 
-def adjacent(partitions: Iterable[Partition], *, at_most: int) -> tuple[tuple[Partition, ...], ...]:
-    """Partitions in order of time as unbroken ranges, none longer than `at_most`.
+def adjacent(partitions: Iterable[Partition], *, at_most: int | None = None) -> tuple[tuple[Partition, ...], ...]:
+    """Partitions in order of time as unbroken ranges, none longer than `at_most`, if that is given.
 
     >>> days = [partition_starting(datetime(2026, 3, day, tzinfo=UTC), Grain.DAY) for day in (5, 1, 2, 3)]
     >>> [[day.start.day for day in span] for span in adjacent(days, at_most=2)]
@@ -128,7 +132,8 @@ def adjacent(partitions: Iterable[Partition], *, at_most: int) -> tuple[tuple[Pa
     """
     spans: list[list[Partition]] = []
     for partition in sorted(partitions):
-        if spans and spans[-1][-1].end == partition.start and len(spans[-1]) < at_most:
+        full = spans and len(spans[-1]) == at_most
+        if spans and not full and spans[-1][-1].end == partition.start:
             spans[-1].append(partition)
         else:
             spans.append([partition])

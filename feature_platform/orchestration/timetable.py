@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from feature_platform.domain.windows import Grain, aware_utc, floor, partition_starting
+from feature_platform.domain.windows import Grain, ceiling
 from feature_platform.errors import ConfigurationError
 
 PARTITIONS_PER_RUN = {Grain.HOUR: 31 * 24, Grain.DAY: 150, Grain.MONTH: 36}
@@ -22,9 +22,7 @@ _MINUTE = timedelta(minutes=1)
 
 def partitions_definition(grain: Grain, begin: datetime) -> dg.TimeWindowPartitionsDefinition:
     """Dagster's partitions with the keys of `domain.windows`: UTC, the first starting at or after `begin`."""
-    first = floor(begin, grain)
-    if first < aware_utc(begin):
-        first = partition_starting(first, grain).end
+    first = ceiling(begin, grain)
     start = first.strftime(_KEY_FORMAT)
     if grain is Grain.HOUR:
         return dg.HourlyPartitionsDefinition(start_date=f"{start}-{first:%H:%M}", timezone="UTC")

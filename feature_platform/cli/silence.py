@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -67,13 +66,15 @@ def add(about: tuple[str, ...], *, lasts: timedelta, why: str, by: str | None, a
     feature-platform silence add unreachable --for 30m --why "Valkey is moved"
     feature-platform silence add carrier_delays stale --for 1d --why "the source is closed on Thanksgiving"
     """  # noqa: D301 - click's mark is the character
+    from feature_platform.ledger import whoami  # psycopg2
+
     settings = Settings.from_env()
     registry = load_registry(settings.manifest_path)
     view, kind = _about(registry, about)
     if not why.strip():
         raise RequestError("a silence says why", hint='write `--why "…"`')
     with _open(settings) as ledger:
-        made = ledger.add_silence(view=view, kind=kind, why=why.strip(), made_by=by or getpass.getuser(), lasts=lasts)
+        made = ledger.add_silence(view=view, kind=kind, why=why.strip(), made_by=by or whoami(), lasts=lasts)
         covered = _open_problems(ledger, registry, settings, made)
     if as_json:
         print_json({"silence": made, "open": [problem.message for problem in covered]})
@@ -118,11 +119,13 @@ def list_(*, every: bool, as_json: bool) -> None:
 @json_option
 def end(name: str, *, by: str | None, as_json: bool) -> None:
     """End a silence now. What is still open is said here, and told at the next look of the watch (a minute)."""
+    from feature_platform.ledger import whoami  # psycopg2
+
     settings = Settings.from_env()
     registry = load_registry(settings.manifest_path)
     with _open(settings) as ledger:
         one = _chosen(ledger.silences(), name)
-        ledger.end_silence(one.silence_id, ended_by=by or getpass.getuser())
+        ledger.end_silence(one.silence_id, ended_by=by or whoami())
         still_open = _open_problems(ledger, registry, settings, one)
     if as_json:
         print_json({"silence": one.silence_id, "open": [problem.message for problem in still_open]})

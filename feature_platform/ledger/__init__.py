@@ -42,6 +42,7 @@ from feature_platform.ledger.retired import RetiredBatch, RetirementLedger
 from feature_platform.ledger.silences import Silence, SilenceLedger
 from feature_platform.ledger.stores import StoreLedger
 from feature_platform.ledger.training_sets import TrainingSetLedger, TrainingSetRecord
+from feature_platform.ledger.whoami import whoami
 
 
 class Ledger(
@@ -95,4 +96,5 @@ __all__ = [
     "push_drain_lock",
     "source_lock",
     "training_set_lock",
+    "whoami",
 ]

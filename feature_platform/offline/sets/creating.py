@@ -6,10 +6,8 @@ come before the record and the record is one append, so a set exists whole or no
 
 from __future__ import annotations
 
-import getpass
 import inspect
 import json
-import os
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
@@ -190,11 +188,3 @@ def versions() -> dict[str, str]:
         "pyarrow": pa.__version__,
         "python": platform.python_version(),
     }
-
-
-def whoami() -> str:
-    """The user of this process."""
-    try:
-        return getpass.getuser()
-    except OSError:  # a container's user without a name
-        return f"uid {os.getuid()}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from feature_platform.domain.feature_service import FeatureService
-from feature_platform.ledger import Ledger
+from feature_platform.ledger import Ledger, whoami
 from feature_platform.offline.sets import comparing, creating, declared, explaining, reproducing
 from feature_platform.offline.sets.files import SetFiles
 from feature_platform.offline.sets.kept import TrainingSet
@@ -54,7 +54,7 @@ class TrainingSetDoors:
             entity_df,
             service_or_refs,
             name=name,
-            created_by=created_by or creating.whoami(),
+            created_by=created_by or whoami(),
             progress=progress,
             options=options,
         )
@@ -78,7 +78,7 @@ class TrainingSetDoors:
         return declared.create_declared_training_set(
             self._store,
             self._store.registry.training_set(name),
-            created_by=created_by or creating.whoami(),
+            created_by=created_by or whoami(),
             progress=progress,
         )
 
@@ -165,7 +165,7 @@ class TrainingSetDoors:
         record = self.training_set(name).record
         with Ledger.connect(self._store.settings.ledger_url) as ledger:
             return ledger.release_training_set(
-                record.name, record.version, reason=reason, released_by=released_by or creating.whoami()
+                record.name, record.version, reason=reason, released_by=released_by or whoami()
             )
 
     @property

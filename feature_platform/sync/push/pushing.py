@@ -6,7 +6,6 @@ not acknowledged; the caller is told.
 
 from __future__ import annotations
 
-import getpass
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import pyarrow.compute as pc
 from feature_platform.declaration import FeatureRegistry, load_registry
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
 from feature_platform.errors import FeaturePlatformError, RequestError, StoreUnavailableError
-from feature_platform.ledger import Ledger
+from feature_platform.ledger import Ledger, whoami
 from feature_platform.online.writable import WritableStore, open_store
 from feature_platform.settings import Settings
 from feature_platform.sync.encoding import encode_pushed, layout_of
@@ -61,7 +60,7 @@ class FeaturePusher:
     def __init__(self, settings: Settings, registry: FeatureRegistry, *, pushed_by: str | None = None) -> None:
         self._settings = settings
         self._registry = registry
-        self._pushed_by = pushed_by or _user()
+        self._pushed_by = pushed_by or whoami()
         self._lock = threading.Lock()
         self._ledger: Ledger | None = None
         self._store: WritableStore | None = None
@@ -180,10 +179,3 @@ class FeaturePusher:
             with suppress(OSError):
                 self._store.close()
             self._store = None
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # no user of this number: a container
-        return "unknown"

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from feature_platform.cli.output import console, json_option, print_json
+from feature_platform.cli.output import json_option, print_json, print_table
+from feature_platform.cli.params import Instant
 from feature_platform.declaration import load_registry
-from feature_platform.domain.windows import aware_utc
-from feature_platform.errors import TimestampError
 from feature_platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ def audit() -> None:
 @click.option(
     "--at",
     "instants",
+    type=Instant(),
     multiple=True,
     metavar="INSTANT",
     help="Cut here, e.g. 2026-03-05T12:00+00:00 (repeatable). [default: at the stamps of sampled rows]",
@@ -57,7 +57,7 @@ def leakage(
     context: click.Context,
     views: tuple[str, ...],
     *,
-    instants: tuple[str, ...],
+    instants: tuple[datetime, ...],
     partitions: int,
     seed: int,
     as_json: bool,
@@ -74,12 +74,11 @@ def leakage(
 
     settings = Settings.from_env()
     registry = load_registry(settings.manifest_path)
-    cuts = [_instant(text) for text in instants]
     reports: list[LeakageReport] = []
     for view in registry.views_named(views or registry.views):
         with _progress(quiet=as_json) as on_progress:
             report = audit_view(
-                settings, view, instants=cuts, partitions=partitions, seed=seed, on_progress=on_progress
+                settings, view, instants=instants, partitions=partitions, seed=seed, on_progress=on_progress
             )
         reports.append(report)
         if not as_json:
@@ -88,21 +87,6 @@ def leakage(
     if as_json:
         print_json([_plain(report) for report in reports])
     context.exit(EXIT_LEAKS if Verdict.LEAKS in found else EXIT_UNKNOWN if Verdict.UNKNOWN in found else 0)
-
-
-def _instant(text: str) -> datetime:
-    """An instant as it is written.
-
-    Raises:
-        TimestampError: it is none, or has no time zone.
-    """
-    try:
-        written = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise TimestampError(
-            "--at takes an instant", found=text, allowed="ISO 8601 with a zone, e.g. 2026-03-05T12:00:00+00:00"
-        ) from error
-    return aware_utc(written, "--at")
 
 
 @contextmanager
@@ -127,28 +111,25 @@ def _progress(*, quiet: bool) -> Iterator[OnProgress]:
 
 def print_report(report: LeakageReport) -> None:
     """One view's verdicts, then the rows that show each leak, then what would make the unknown known."""
-    from rich import box  # not needed for --json and --help
-    from rich.table import Column, Table
     from rich.text import Text
 
     rows = max((feature.rows_compared for feature in report.features), default=0)
     click.echo()
     click.secho(f"{report.view}: {report.verdict}", fg=_COLORS[report.verdict], bold=True, nl=False)
     click.echo(f"  ({rows} rows at {len(report.instants)} instants, {report.seconds:.1f} s)")
-    table = Table(
-        *(Column(title, overflow="fold") for title in ("feature", "verdict", "arrival", "shown by", "through")),
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
+    print_table(
+        ("feature", "verdict", "arrival", "shown by", "through"),
+        (
+            (
+                feature.feature,
+                Text(feature.verdict, style=_COLORS[feature.verdict]),
+                Text(feature.arrival, style=_COLORS[feature.arrival]),
+                _shown_by(feature),
+                ", ".join(dict.fromkeys((*feature.leaking_sources, *feature.late_sources))),
+            )
+            for feature in report.features
+        ),
     )
-    for feature in report.features:
-        table.add_row(
-            feature.feature,
-            Text(feature.verdict, style=_COLORS[feature.verdict]),
-            Text(feature.arrival, style=_COLORS[feature.arrival]),
-            _shown_by(feature),
-            ", ".join(dict.fromkeys((*feature.leaking_sources, *feature.late_sources))),
-        )
-    console().print(table)
     for feature in report.features:
         for example in feature.examples[:1]:
             click.echo(f"{feature.feature} leaks: {_sentence(example)}")

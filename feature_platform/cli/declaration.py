@@ -7,21 +7,18 @@ import itertools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from feature_platform import settings
-from feature_platform.cli.output import console, json_option, print_json
+from feature_platform.cli.output import counted, json_option, print_json, print_table
 from feature_platform.declaration import FeatureRegistry, load_registry
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_service import FeatureService
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.errors import Finding, InvalidDeclarationsError
 from feature_platform.quality import refuse_unjudgeable
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 @click.command()
@@ -97,27 +94,14 @@ def _summary(registry: FeatureRegistry) -> dict[str, Any]:
 
 
 def _print_registry(registry: FeatureRegistry, warnings: Sequence[str]) -> None:
-    terminal = console()
-    views = _table("feature view", "entities", "grain", "features", "online", "owner")
-    for view in registry.views.values():
-        views.add_row(*_view_row(view))
-    terminal.print(views)
+    titles = ("feature view", "entities", "grain", "features", "online", "owner")
+    print_table(titles, map(_view_row, registry.views.values()))
     if registry.services:
-        services = _table("service", "reads", "latency", "batch", "freshness", "owner")
-        for service in registry.services.values():
-            services.add_row(*_service_row(service))
-        terminal.print(services)
+        titles = ("service", "reads", "latency", "batch", "freshness", "owner")
+        print_table(titles, map(_service_row, registry.services.values()))
     _print_warnings(warnings)
-    count = (_counted(len(registry.views), "feature view"), _counted(len(registry.services), "feature service"))
+    count = (counted(len(registry.views), "feature view"), counted(len(registry.services), "feature service"))
     click.secho(f"{count[0]} and {count[1]}: all declarations are right", fg="green")
-
-
-def _table(*titles: str) -> Table:
-    from rich import box
-    from rich.table import Column, Table
-
-    # names are folded, never cut: people copy them
-    return Table(*(Column(title, overflow="fold") for title in titles), box=box.SIMPLE_HEAD, pad_edge=False)
 
 
 def _view_row(view: FeatureView) -> tuple[str, ...]:
@@ -158,13 +142,9 @@ def _print_findings(findings: Sequence[Finding], warnings: Sequence[str]) -> Non
         click.echo()
     _print_warnings(warnings)
     files = len({finding.file for finding in findings})
-    click.secho(f"{_counted(len(findings), 'error')} in {_counted(files, 'file')}", fg="red", err=True)
+    click.secho(f"{counted(len(findings), 'error')} in {counted(files, 'file')}", fg="red", err=True)
 
 
 def _print_warnings(warnings: Sequence[str]) -> None:
     for warning in warnings:
         click.echo(f"{click.style('dbt warns:', fg='yellow')} {warning}")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")

@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from feature_platform import settings as addresses
 from feature_platform.cli.dagster_client import BackfillProgress, DagsterClient
-from feature_platform.cli.output import console
+from feature_platform.cli.output import print_table
 from feature_platform.declaration import FeatureRegistry, load_registry
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.windows import Grain, floor
@@ -209,24 +209,16 @@ def _await_served(settings: Settings, registry: FeatureRegistry, client: Dagster
 
 
 def _summarize_views(views: Sequence[ViewReport]) -> None:
-    out = console()
-    out.print()
-    out.print(
-        _table(
-            ("feature view", "partitions", "rows", "checks", "owner"),
-            [(view.view, f"{view.partitions:,}", f"{view.rows:,}", _checks_text(view), view.owner) for view in views],
-        )
+    click.echo()
+    print_table(
+        ("feature view", "partitions", "rows", "checks", "owner"),
+        [(view.view, f"{view.partitions:,}", f"{view.rows:,}", _checks_text(view), view.owner) for view in views],
     )
     lags = {view.view: dict(view.lags) for view in views}
     names = dict.fromkeys(name for lag in lags.values() for name in lag)
-    out.print(
-        _table(
-            ("lag of the newest batch", *names),
-            [
-                (view, *(format_duration(lag[name]) if name in lag else "-" for name in names))
-                for view, lag in lags.items()
-            ],
-        )
+    print_table(
+        ("lag of the newest batch", *names),
+        [(view, *(format_duration(lag[name]) if name in lag else "-" for name in names)) for view, lag in lags.items()],
     )
 
 
@@ -244,7 +236,7 @@ def _summarize_training(training: TrainingReport) -> None:
 
 
 def _summarize_serving(served: ServedReport, service: str) -> None:
-    out, flight = console(), served.flight
+    flight = served.flight
     will = "Will" if flight["scheduled_departure_at"] > datetime.now(UTC) else "Would"
     click.echo(
         f"{will} {flight['carrier']} {flight['flight']} from {flight['origin']} to {flight['dest']} "
@@ -261,7 +253,7 @@ def _summarize_serving(served: ServedReport, service: str) -> None:
         )
         for name in chosen
     ]
-    out.print(_table(("feature", "Valkey", "lake", ""), rows))
+    print_table(("feature", "Valkey", "lake", ""), rows)
     states = ", ".join(
         f"{view} {reading.status}" + (f" ({format_duration(reading.age)} old)" if reading.age is not None else "")
         for view, reading in served.row.views.items()
@@ -292,16 +284,6 @@ def _shown(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(*header, box=box.SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def _next_steps(url: str) -> str:

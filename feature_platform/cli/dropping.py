@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from feature_platform.cli.output import console, json_option, print_json
+from feature_platform.cli.output import json_option, print_json
 from feature_platform.settings import Settings
 
 
@@ -32,4 +32,4 @@ def drop(*, view: str, store: str | None, even_if_used: bool, scan: bool, yes: b
     if as_json:
         print_json(result)
     else:
-        console().print(f"{result.view}: {result.rows:,} rows taken out of store {result.store}")
+        click.echo(f"{result.view}: {result.rows:,} rows taken out of store {result.store}")

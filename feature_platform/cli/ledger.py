@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from feature_platform import settings
-from feature_platform.cli.output import console, json_option, print_json
+from feature_platform.cli.output import json_option, print_json, print_table
 from feature_platform.declaration import canary
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.serving_history import ServedHistory, StoreIncident
@@ -46,7 +46,7 @@ def batches(view: str | None, run_id: str | None, limit: int, *, as_json: bool) 
     if as_json:
         print_json([{"state": history.state, "history": history} for history in found])
         return
-    _table(
+    print_table(
         ("batch", "view", "partition", "state", "rows", "position", "opened", "what"),
         (
             (
@@ -61,6 +61,7 @@ def batches(view: str | None, run_id: str | None, limit: int, *, as_json: bool) 
             )
             for history in found
         ),
+        empty="nothing",
     )
 
 
@@ -81,13 +82,14 @@ def checks(batch_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    _table(
+    print_table(
         ("check", "kind", "verdict", "blocking", "detail"),
         (
             (one.check, one.kind, "passed" if one.passed else "failed", "yes" if one.blocking else "no",
              str(one.detail.get("message") or dict(one.detail)))
             for one in found
         ),
+        empty="nothing",
     )  # fmt: skip
 
 
@@ -106,13 +108,14 @@ def events(view: str | None, limit: int, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    _table(
+    print_table(
         ("number", "at", "event", "view", "subject", "detail"),
         (
             (str(event.ledger_seq), _text(event.at), event.event, event.view or "", _short(event.subject),
              ", ".join(f"{name} {value}" for name, value in event.detail.items()))
             for event in found
         ),
+        empty="nothing",
     )  # fmt: skip
 
 
@@ -126,13 +129,14 @@ def unfinished(view: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    _table(
+    print_table(
         ("batch", "view", "partition", "run", "opened", "age"),
         (
             (one.batch.batch_id[:_SHORT_ID], one.batch.view, one.batch.partition.key, one.run_id, _text(one.opened_at),
              format_duration(one.age))
             for one in found
         ),
+        empty="nothing",
     )  # fmt: skip
 
 
@@ -181,13 +185,14 @@ def syncs(view: str | None, store: str | None, limit: int, *, as_json: bool) -> 
     if as_json:
         print_json(found)
         return
-    _table(
+    print_table(
         ("sync", "view", "store", "positions", "began", "ended"),
         (
             (one.sync_id[:_SHORT_ID], one.view, one.store, f"{one.from_position} to {one.to_position}",
              _text(one.began_at), _text(one.ended_at) or "did not end")
             for one in found
         ),
+        empty="nothing",
     )  # fmt: skip
 
 
@@ -209,13 +214,14 @@ def stores(view: str | None, store: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    _table(
+    print_table(
         ("store", "view", "live since", "known until", "incidents"),
         (
             (one.store, one.view, _text(one.live_since) or "not live", _text(one.known_until) or "never seen",
              "\n".join(f"{_text(i.since)} to {_text(i.until) or 'now'}: {i.loss}" for i in one.incidents))
             for one in rows
         ),
+        empty="nothing",
     )  # fmt: skip
 
 
@@ -252,13 +258,14 @@ def deployments(limit: int, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    _table(
+    print_table(
         ("number", "at", "version", "manifest", "views"),
         (
             (str(one.ledger_seq), _text(one.deployed_at), one.platform_version, one.manifest_hash[:12],
              ", ".join(sorted(one.views)))
             for one in found
         ),
+        empty="nothing",
     )  # fmt: skip
 
 
@@ -300,16 +307,3 @@ def _text(value: Any) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
     return "" if value is None else str(value)
-
-
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich import box  # not needed for --json and --help
-    from rich.table import Column, Table
-
-    table = Table(*(Column(title, overflow="fold") for title in titles), box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    if table.row_count:
-        console().print(table)
-    else:
-        click.echo("nothing")

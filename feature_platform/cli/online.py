@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from feature_platform.cli.output import console, json_option, print_json
+from feature_platform.cli.output import json_option, print_json, print_table
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.errors import EntityError, RequestError, chosen_from
@@ -73,27 +73,26 @@ def parse_entity(pairs: Iterable[str], views: Iterable[ViewDocument]) -> dict[st
 
 
 def _print_features(answer: OnlineFeatures) -> None:
-    from rich import box
-    from rich.table import Column, Table
     from rich.text import Text
 
-    terminal = console()
     (row,) = answer
-    features = Table(Column("feature", overflow="fold"), Column("value", overflow="fold"), box=box.SIMPLE_HEAD)
-    for name, value in row.values.items():
-        features.add_row(name, Text("null", style="dim") if value is None else str(value))
-    terminal.print(features)
-    views = Table("view", "status", "true as of", "age", "position", box=box.SIMPLE_HEAD)
-    for key, reading in row.views.items():
-        as_of = reading.event_timestamp
-        views.add_row(
-            key,
-            Text(reading.status.value, style=_COLORS[reading.status]),
-            as_of.strftime("%Y-%m-%d %H:%M:%S UTC") if as_of else "-",
-            format_duration(reading.age) if reading.age is not None else "-",
-            "-" if reading.position is None else str(reading.position),
-        )
-    terminal.print(views)
+    print_table(
+        ("feature", "value"),
+        ((name, Text("null", style="dim") if value is None else str(value)) for name, value in row.values.items()),
+    )
+    print_table(
+        ("view", "status", "true as of", "age", "position"),
+        (
+            (
+                key,
+                Text(reading.status.value, style=_COLORS[reading.status]),
+                f"{reading.event_timestamp:%Y-%m-%d %H:%M:%S} UTC" if reading.event_timestamp else "-",
+                format_duration(reading.age) if reading.age is not None else "-",
+                "-" if reading.position is None else str(reading.position),
+            )
+            for key, reading in row.views.items()
+        ),
+    )
 
 
 @click.command()
@@ -169,23 +168,20 @@ def _progress(*, shown: bool) -> Iterator[Callable[[str, str, int, int], None] |
 
 
 def _print_results(results: Iterable[SyncResult]) -> None:
-    from rich import box
-    from rich.table import Table
+    titles = ("view", "store", "position", "entities", "written", "none", "sent", "newest event", "took")
+    print_table(titles, map(_result_row, results))
 
-    table = Table(
-        "view", "store", "position", "entities", "written", "none", "sent", "newest event", "took", box=box.SIMPLE_HEAD
+
+def _result_row(result: SyncResult) -> tuple[str, ...]:
+    newest = result.newest_event_timestamp
+    return (
+        result.view,
+        result.store,
+        f"{result.from_position} → {result.to_position}",
+        f"{result.entities:,}",
+        f"{result.written:,}",
+        f"{result.tombstones:,}",
+        f"{result.bytes / 1e6:,.1f} MB",
+        newest.strftime("%Y-%m-%d %H:%M UTC") if newest else "-",
+        format_duration(timedelta(seconds=result.seconds)) if result.seconds >= 1 else f"{result.seconds:.2f} s",
     )
-    for result in results:
-        newest = result.newest_event_timestamp
-        table.add_row(
-            result.view,
-            result.store,
-            f"{result.from_position} → {result.to_position}",
-            f"{result.entities:,}",
-            f"{result.written:,}",
-            f"{result.tombstones:,}",
-            f"{result.bytes / 1e6:,.1f} MB",
-            newest.strftime("%Y-%m-%d %H:%M UTC") if newest else "-",
-            format_duration(timedelta(seconds=result.seconds)) if result.seconds >= 1 else f"{result.seconds:.2f} s",
-        )
-    console().print(table)

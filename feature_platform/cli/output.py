@@ -14,6 +14,8 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -37,16 +39,40 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False, markup=False)
 
 
-def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table of text."""
+def table(titles: Iterable[str], rows: Iterable[Sequence[str | Text]], *, whole_names: bool = False) -> Table:
+    """A table of text, folded where it is too wide and never cut: people copy names.
+
+    Args:
+        titles: of the columns.
+        rows: of cells.
+        whole_names: the first column is not folded.
+    """
     from rich import box  # not needed for --json and --help
     from rich.table import Column, Table
 
-    # folded, never cut: people copy names
-    table = Table(*(Column(title, overflow="fold") for title in titles), box=box.SIMPLE_HEAD, pad_edge=False)
+    columns = (Column(title, overflow="fold", no_wrap=whole_names and not n) for n, title in enumerate(titles))
+    made = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*row)
-    console().print(table)
+        made.add_row(*row)
+    return made
+
+
+def print_table(titles: Iterable[str], rows: Iterable[Sequence[str | Text]], *, empty: str | None = None) -> None:
+    """Print a table, or without rows what is said then."""
+    made = table(titles, rows)
+    if made.row_count or empty is None:
+        console().print(made)
+    else:
+        click.echo(empty)
+
+
+def counted(count: int, noun: str) -> str:
+    """For people.
+
+    >>> counted(1, "push"), counted(2, "push"), counted(0, "row")
+    ('1 push', '2 pushes', '0 rows')
+    """
+    return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('sh') else 's'}"
 
 
 def _plain(value: object) -> object:

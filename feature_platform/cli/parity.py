@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from feature_platform.cli.output import console, json_option, print_json, print_table
+from feature_platform.cli.output import json_option, print_json, print_table
 from feature_platform.declaration import load_registry
 from feature_platform.settings import Settings
 
@@ -114,13 +114,12 @@ def _progress(label: str) -> Iterator[Callable[[int, int], None] | None]:
 
 def _print_report(report: ParityReport) -> None:
     outcomes = {kind.value: f"{count:,}" for kind, count in report.outcomes.items()}
-    terminal = console()
     places = report.places
     compared = f"{report.compared - report.pushed:,} entities" + (
         f" and {report.pushed:,} pushed rows" if report.pushed else ""
     )
     sampled = "all" if report.fraction >= 1 else f"{report.fraction:.2%}"
-    terminal.print(
+    click.echo(
         f"{report.view} in store {report.store}: {compared} compared ({sampled} of about"
         f" {report.entities:,}, seed {report.seed}); store at {places.store}, ledger at {places.head}"
     )

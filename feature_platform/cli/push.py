@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from feature_platform.cli.output import json_option, print_json
+from feature_platform.cli.output import counted, json_option, print_json
 from feature_platform.declaration import FeatureRegistry, load_registry
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
 from feature_platform.domain.types import ColumnType, DecimalType
@@ -52,23 +52,14 @@ def push(*, view: str, file: Path | None, drain: bool, as_json: bool) -> None:
         print_json(answer)
         return
     if file is not None:
-        rows, pushes = _counted(answer["rows"], "row"), _counted(answer["pushes"], "push")
+        rows, pushes = counted(answer["rows"], "row"), counted(answer["pushes"], "push")
         click.echo(f"{rows} pushed to {answer['view']}: {pushes} in the ledger")
         if answer["problem"]:
             click.secho(f"not in store {settings.store} yet: {answer['problem']}", fg="yellow")
             click.echo(f"the next sync writes them: feature-platform sync {view}")
     if drain:
-        rows, pushes = _counted(answer["drained_rows"], "row"), _counted(answer["drained_pushes"], "push")
+        rows, pushes = counted(answer["drained_rows"], "row"), counted(answer["drained_pushes"], "push")
         click.echo(f"{rows} of {pushes} brought into the lake")
-
-
-def _counted(count: int, noun: str) -> str:
-    """For people.
-
-    >>> _counted(1, "push"), _counted(2, "push"), _counted(0, "row")
-    ('1 push', '2 pushes', '0 rows')
-    """
-    return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('sh') else 's'}"
 
 
 def _push(settings: Settings, registry: FeatureRegistry, view: str, file: Path) -> dict[str, Any]:

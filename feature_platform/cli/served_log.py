@@ -5,32 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from feature_platform.cli.offline import open_store
 from feature_platform.cli.output import json_option, print_json, print_table
+from feature_platform.cli.params import Instant
 from feature_platform.cli.training_set_texts import text_of
 from feature_platform.settings import Settings
 
 if TYPE_CHECKING:
     from feature_platform.served_log import SkewReport
     from feature_platform.served_log.skew import Account
-
-
-class _Instant(click.ParamType):  # type: ignore[type-arg]
-    name = "instant"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """An instant of ISO 8601 that says its zone."""
-        try:
-            instant = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no instant of ISO 8601", param, ctx)
-        if instant.tzinfo is None:
-            self.fail(f"{value!r} has no time zone; write {value}Z for UTC", param, ctx)
-        return instant
 
 
 @click.command()
@@ -66,8 +53,8 @@ def drain(*, as_json: bool) -> None:
 
 @click.command()
 @click.argument("request_id", required=False)
-@click.option("--since", type=_Instant(), help="Requests from this instant on.")
-@click.option("--until", type=_Instant(), help="Requests before this instant.")
+@click.option("--since", type=Instant(), help="Requests from this instant on.")
+@click.option("--until", type=Instant(), help="Requests before this instant.")
 @json_option
 def skew(request_id: str | None, since: datetime | None, until: datetime | None, *, as_json: bool) -> None:
     """Compare what was served with what training would see, and say where they part.

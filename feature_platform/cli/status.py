@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from feature_platform import settings
-from feature_platform.cli.output import console, json_option, print_json
+from feature_platform.cli.output import console, json_option, print_json, table
 from feature_platform.domain.durations import format_duration
 from feature_platform.errors import (
     ConfigurationError,
@@ -275,11 +275,13 @@ def _print(report: Report) -> None:
 
 
 def _services_table(services: Sequence[ServiceStatus], *, wide: bool) -> Any:
-    table = _table("service", "state", "address", *(["log"] if wide else []))
-    for service in services:
-        state = f"running ({service.pid})" if service.running else "stopped"
-        table.add_row(service.name, state, service.address, *([service.log] if wide else []))
-    return table
+    titles = ("service", "state", "address", *(["log"] if wide else []))
+    return table(titles, (_service_row(service)[: len(titles)] for service in services), whole_names=True)
+
+
+def _service_row(service: ServiceStatus) -> tuple[str, ...]:
+    state = f"running ({service.pid})" if service.running else "stopped"
+    return (service.name, state, service.address, service.log)
 
 
 def _views_table(views: Sequence[ViewStatus], *, wide: bool) -> Any:
@@ -302,10 +304,8 @@ def _views_table(views: Sequence[ViewStatus], *, wide: bool) -> Any:
     columns["todo"] = _todo
     if wide:
         columns["owner"] = lambda view: view.owner
-    table = _table(*columns)
-    for view in views:
-        table.add_row(*(text_of(view) for text_of in columns.values()))
-    return table
+    rows = ([text_of(view) for text_of in columns.values()] for view in views)
+    return table(columns, rows, whole_names=True)
 
 
 def _lags(view: ViewStatus) -> str:
@@ -321,14 +321,3 @@ def _todo(view: ViewStatus) -> str:
 
 def _instant(value: datetime | None) -> str:
     return f"{value:%Y-%m-%d %H:%M}Z" if value else "-"
-
-
-def _table(*columns: str) -> Any:
-    from rich import box  # not needed for --json
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        # names stay whole, so that they can be copied
-        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
-    return table

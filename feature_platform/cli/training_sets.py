@@ -16,6 +16,7 @@ import click
 
 from feature_platform.cli.offline import open_store
 from feature_platform.cli.output import json_option, print_json, print_table
+from feature_platform.cli.params import Instant
 from feature_platform.cli.training_set_texts import print_diff, print_view, text_of
 from feature_platform.domain.number_ranges import format_ranges
 from feature_platform.errors import RequestError
@@ -252,19 +253,17 @@ def diff(a: str, b: str, *, as_json: bool) -> None:
 @click.option(
     "--key", "keys", multiple=True, metavar="COLUMN=VALUE", help="Or values of the labels' columns; repeatable."
 )
-@click.option("--at", help="And the label's time: 2026-03-05T07:00:00+00:00.")
+@click.option("--at", type=Instant(), help="And the label's time: 2026-03-05T07:00:00+00:00.")
 @click.option("--feature", "features", multiple=True, help="Only this column, view or view:feature; repeatable.")
 @json_option
 def explain(
-    name: str, *, row: int | None, keys: tuple[str, ...], at: str | None, features: tuple[str, ...], as_json: bool
+    name: str, *, row: int | None, keys: tuple[str, ...], at: datetime | None, features: tuple[str, ...], as_json: bool
 ) -> None:
     """Why one row of a kept set holds its values: which batch, which clocks, why this row and not another.
 
     The row is given by its number, or by its key and time.
     """
-    found = open_store().explain_training_set(
-        name, row=row, where=_pairs(keys), time=_parse_time(at) if at else None, features=features
-    )
+    found = open_store().explain_training_set(name, row=row, where=_pairs(keys), time=at, features=features)
     if as_json:
         print_json(found)
         return
@@ -295,13 +294,6 @@ def _pairs(keys: Sequence[str]) -> dict[str, str]:
     if wrong := [key for key in keys if "=" not in key]:
         raise click.BadParameter(f"{wrong[0]!r} is not COLUMN=VALUE", param_hint="--key")
     return {column: value for column, _, value in (key.partition("=") for key in keys)}
-
-
-def _parse_time(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is no instant of ISO 8601", param_hint="--at") from error
 
 
 def _progress(line: str) -> None:

@@ -201,8 +201,8 @@ def test_json_holds_the_whole_report(command):
 
 def test_a_naive_instant_is_refused_with_the_fix(command):
     code, _, said = command("user_honest", "--at", "2024-01-10")
-    assert code == 1
-    assert "--at has no time zone" in said
+    assert code == 2  # 1 says that something leaks
+    assert "'--at': '2024-01-10' has no time zone; write 2024-01-10T00:00:00Z" in said
 
 
 # --- the verdict against an account in plain Python, on drawn facts and drawn mistakes

@@ -431,7 +431,7 @@ def test_a_push_that_was_never_acknowledged_makes_ambiguous(platform, client) ->
 
 def test_the_command(settings_in_environ, platform, client, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("FEATURE_PLATFORM_VALKEY_URL", platform.settings.valkey_url)
-    monkeypatch.setattr("feature_platform.cli.push._registry", lambda _: platform.registry)
+    monkeypatch.setattr("feature_platform.cli.push.load_registry", lambda _: platform.registry)
     lines = tmp_path / "rows.jsonl"
     now = datetime.now(UTC)
     lines.write_text(

@@ -140,34 +140,26 @@ def _check_result(view: FeatureView, report: "LeakageReport") -> dg.AssetCheckRe
 
 def _metadata(report: "LeakageReport") -> dict[str, Any]:
     """The verdicts as a table, and what it takes to see them again."""
-    table = dg.TableMetadataValue(
-        records=[
-            dg.TableRecord(
-                {
-                    "feature": one.feature,
-                    "verdict": one.verdict.value,
-                    "arrival": one.arrival.value,
-                    "rows leaking": one.rows_leaking,
-                    "rows late-informed": one.rows_late_informed,
-                    "through": ", ".join(dict.fromkeys((*one.leaking_sources, *one.late_sources))),
-                    "why unknown": "; ".join(unknown.reason for unknown in one.unknown),
-                }
+    features = metadata.table(
+        ("feature", "verdict", "arrival", "rows leaking", "rows late-informed", "through", "why unknown"),
+        (
+            (
+                one.feature,
+                one.verdict.value,
+                one.arrival.value,
+                one.rows_leaking,
+                one.rows_late_informed,
+                ", ".join(dict.fromkeys((*one.leaking_sources, *one.late_sources))),
+                "; ".join(unknown.reason for unknown in one.unknown),
             )
             for one in report.features
-        ],
-        schema=dg.TableSchema(
-            columns=[
-                *(dg.TableColumn(name) for name in ("feature", "verdict", "arrival")),
-                *(dg.TableColumn(name, type="int") for name in ("rows leaking", "rows late-informed")),
-                *(dg.TableColumn(name) for name in ("through", "why unknown")),
-            ]
         ),
     )
     instants = " ".join(f"--at {instant.isoformat()}" for instant in report.instants)
     return {
         "verdict": report.verdict.value,
         "arrival": report.arrival.value,
-        "features": table,
+        "features": features,
         "rows": max((one.rows_compared for one in report.features), default=0),
         "instants": len(report.instants),
         "seconds": report.seconds,

@@ -17,7 +17,7 @@ import dagster as dg
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_view import FeatureView
-from feature_platform.orchestration import keys
+from feature_platform.orchestration import keys, metadata
 from feature_platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -120,18 +120,17 @@ def _metadata(
     entries |= dict(_lag_seconds(of_worst, now=now))
     entries |= {f"{name}_through": dg.MetadataValue.timestamp(at) for name, at in of_worst.instants().items()}
     if len(found) > 1:
-        entries["stores"] = dg.MetadataValue.table(
-            [
-                dg.TableRecord(
-                    {
-                        "store": one.store or "",
-                        "state": one.state.value,
-                        "newest event": one.newest_event.isoformat() if one.newest_event else "never",
-                        "age": format_duration(one.age),
-                    }
+        entries["stores"] = metadata.table(
+            ("store", "state", "newest event", "age"),
+            (
+                (
+                    one.store or "",
+                    one.state.value,
+                    one.newest_event.isoformat() if one.newest_event else "never",
+                    format_duration(one.age),
                 )
                 for one in found
-            ]
+            ),
         )
     return entries
 

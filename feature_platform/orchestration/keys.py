@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import dagster as dg
 
 from feature_platform.domain.feature_service import FeatureService
@@ -36,6 +38,11 @@ LATE_PRIORITY = "-5"
 """Recomputations for late rows wait for what is due, and for what people ask for."""
 AUDIT_PRIORITY = "-10"
 """An audit can wait for everything else."""
+
+
+def views_by_key(views: Iterable[FeatureView]) -> dict[dg.AssetKey, FeatureView]:
+    """Views by the keys of their assets."""
+    return {view_key(view): view for view in views}
 
 
 def view_key(view: FeatureView) -> dg.AssetKey:

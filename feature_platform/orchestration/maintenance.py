@@ -6,14 +6,14 @@ has not succeeded for long is said by Dagster's own freshness policy, which is r
 
 # no `from __future__ import annotations` here: Dagster compares the annotation of `context` with its class
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from feature_platform.declaration import FeatureRegistry
-from feature_platform.orchestration import keys
+from feature_platform.orchestration import keys, metadata
 from feature_platform.orchestration.failing import dagster_failures
 from feature_platform.settings import Settings
 
@@ -81,7 +81,7 @@ def _metadata(report: "MaintenanceReport") -> Mapping[str, Any]:
         "files_before": sum(table.before.count for table in report.tables),
         "files_after": sum(table.after.count for table in report.tables),
         "files_removed": removed.unused + removed.orphans if removed else 0,
-        "tables": _table(
+        "tables": metadata.table(
             ("table", "retired", "rows deleted", "merged", "files before", "files after"),
             (
                 (
@@ -95,7 +95,7 @@ def _metadata(report: "MaintenanceReport") -> Mapping[str, Any]:
                 for table in report.tables
             ),
         ),
-        "kept": _table(
+        "kept": metadata.table(
             ("view", "batches", "rows", "why", "details"),
             (
                 (table.table, str(one.batches), str(one.rows), one.why.value, ", ".join(one.details))
@@ -105,10 +105,3 @@ def _metadata(report: "MaintenanceReport") -> Mapping[str, Any]:
         ),
         "seconds": report.seconds,
     }
-
-
-def _table(names: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> dg.TableMetadataValue:
-    return dg.TableMetadataValue(
-        records=[dg.TableRecord(dict(zip(names, row, strict=True))) for row in rows],
-        schema=dg.TableSchema(columns=[dg.TableColumn(name) for name in names]),
-    )

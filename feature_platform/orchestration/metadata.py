@@ -5,8 +5,9 @@ Rule: a lag is a float of seconds under a stable name, because Dagster plots num
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from feature_platform.ledger import BatchHistory
     from feature_platform.sync import SyncResult
 
+_SYNC_COLUMNS = (
+    "store", "from_position", "to_position", "entities", "written", "tombstones", "refused", "bytes", "seconds"
+)  # fmt: skip
+
 
 def owners(owner: Owner) -> list[str]:
     """Owners as Dagster takes them: an e-mail address."""
@@ -32,6 +37,14 @@ def tags(view: FeatureView) -> dict[str, str]:
     """Tags of a view's assets: dbt's own, and what people filter by."""
     own = dict.fromkeys(view.tags, "")
     return own | {"feature_platform/grain": view.grain.value, "feature_platform/access": view.access}
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str | float]]) -> dg.TableMetadataValue:
+    """A table with a column per title."""
+    records = [dg.TableRecord(dict(zip(titles, row, strict=True))) for row in rows]
+    # Dagster infers the columns and their types, where there are rows
+    schema = None if records else dg.TableSchema(columns=[dg.TableColumn(title) for title in titles])
+    return dg.MetadataValue.table(records, schema)
 
 
 def view_metadata(view: FeatureView, project: Path, lineage: ColumnLineage | None = None) -> dict[str, Any]:
@@ -170,10 +183,18 @@ def sync_metadata(results: Sequence[SyncResult], *, ended_at: datetime) -> dict[
         "rows_per_second": round(result.entities / result.seconds) if result.seconds else 0,
     }
     if len(results) > 1:
-        columns = ("store", "from_position", "to_position", "entities", "written", "tombstones", "refused", "bytes")
-        entries["stores"] = dg.MetadataValue.table(
-            [dg.TableRecord({c: getattr(one, c) for c in columns} | {"seconds": one.seconds}) for one in results]
+        columns = (
+            "store",
+            "from_position",
+            "to_position",
+            "entities",
+            "written",
+            "tombstones",
+            "refused",
+            "bytes",
+            "seconds",
         )
+        entries["stores"] = table(columns, (attrgetter(*columns)(one) for one in results))
     if result.newest_event_timestamp is not None:
         entries["newest_event_timestamp"] = dg.MetadataValue.timestamp(result.newest_event_timestamp)
     return entries | _gaps({"lag_event_to_online_seconds": (result.newest_event_timestamp, ended_at)})

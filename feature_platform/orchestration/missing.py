@@ -87,7 +87,7 @@ def _left_alone(instance: dg.DagsterInstance, registry: FeatureRegistry) -> dict
     for name, views in by_job.items():
         if name in switched_off:
             left |= {view.key: f"its schedule {name} is switched off" for view in views}
-    by_asset = {keys.view_key(view): view for view in registry.views.values()}
+    by_asset = keys.views_by_key(registry.views.values())
     for record in instance.get_run_records(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)):
         run = record.dagster_run
         if run.asset_selection is None:

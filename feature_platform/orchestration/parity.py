@@ -134,29 +134,14 @@ def _check_result(view: FeatureView, reports: "Sequence[ParityReport]") -> dg.As
 
 def _metadata(report: "ParityReport") -> dict[str, Any]:
     """The counts, the first differences, and what it takes to see them again."""
-    names = ("entity", "is", "cause", "because", "stored as of", "expected as of")
-    table = dg.TableMetadataValue(
-        records=[
-            dg.TableRecord(
-                dict(
-                    zip(
-                        names,
-                        (
-                            one.row,
-                            one.outcome.value,
-                            one.cause.value,
-                            one.why,
-                            str(one.stored_event or "-"),
-                            str(one.expected_event or "-"),
-                        ),
-                        strict=True,
-                    )
-                )
-            )
+    differences = metadata.table(
+        ("entity", "is", "cause", "because", "stored as of", "expected as of"),
+        (
+            (one.row, one.outcome.value, one.cause.value, one.why, str(one.stored_event or "-"),
+             str(one.expected_event or "-"))
             for one in report.examples
-        ],
-        schema=dg.TableSchema(columns=[dg.TableColumn(name) for name in names]),
-    )
+        ),
+    )  # fmt: skip
     size = "--full" if report.fraction >= 1 else f"--sample {round(report.fraction * report.entities)}"
     again = f"feature-platform parity {report.view} {size} --seed {report.seed}"
     return {
@@ -168,7 +153,7 @@ def _metadata(report: "ParityReport") -> dict[str, Any]:
         "entities": report.entities,
         "store_position": report.places.store,
         "ledger_position": report.places.head,
-        "differences": table,
+        "differences": differences,
         "again": again,
         "seconds": report.seconds,
     }

@@ -11,6 +11,7 @@ import dagster as dg
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.errors import ConfigurationError, LedgerUnavailableError, StoreUnavailableError, without_passwords
 from feature_platform.orchestration.dead_runs import give_up_batches_of_dead_runs
+from feature_platform.orchestration.reasons import one_line
 from feature_platform.orchestration.watching_automation import find_dead_automation
 from feature_platform.orchestration.watching_backfills import find_failed_backfills
 from feature_platform.orchestration.watching_runs import find_failed_runs, find_stuck_runs
@@ -24,7 +25,6 @@ INCIDENT_SENSOR = "incidents"
 STORE_SENSOR = "look_at_online_store"
 _SECONDS_BETWEEN_LOOKS = 60
 _LOOK = "look for "
-_LONGEST_REASON = 300
 _REGULAR = timedelta(minutes=5)
 """Looks that are further apart than this had a pause between them."""
 
@@ -106,7 +106,6 @@ def find_elsewhere(
         except LedgerUnavailableError:
             raise  # nothing can be told
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told
-            said = " ".join(without_passwords(str(error)).split())[:_LONGEST_REASON]
             blind.append(
                 problem_of_platform(
                     "automation",
@@ -114,7 +113,7 @@ def find_elsewhere(
                     registry,
                     severity="error",
                     message=f"the sensor {INCIDENT_SENSOR} cannot look for `{kind}`, which stays as it was:"
-                    f" {type(error).__name__}: {said}",
+                    f" {type(error).__name__}: {one_line(without_passwords(str(error)))}",
                 )
             )
     if blind:

@@ -15,6 +15,7 @@ from dagster._core.scheduler.instigation import TickStatus
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.durations import format_duration
+from feature_platform.orchestration.reasons import reason
 
 if TYPE_CHECKING:
     from feature_platform.observability import Problem
@@ -83,7 +84,7 @@ def _schedule(instance: dg.DagsterInstance, schedule: dg.ScheduleDefinition, sta
         return _SWITCHED_OFF
     ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1, statuses=_ENDED)
     if ticks and ticks[0].is_failure:
-        return f"fails: {_error(ticks[0])}"
+        return f"fails: {reason(ticks[0].error)}"
     lines = [schedule.cron_schedule] if isinstance(schedule.cron_schedule, str) else [*schedule.cron_schedule]
     expected = max(_ticks_ago(line, schedule.execution_timezone or "UTC", now, INTERVALS) for line in lines)
     began = getattr(state.instigator_data, "start_timestamp", None)
@@ -101,7 +102,7 @@ def _sensor(instance: dg.DagsterInstance, sensor: dg.SensorDefinition, state: An
         return _SWITCHED_OFF
     ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=FAILED_TICKS, statuses=_ENDED)
     if len(ticks) == FAILED_TICKS and all(tick.is_failure for tick in ticks):
-        return f"fails: {_error(ticks[0])}"
+        return f"fails: {reason(ticks[0].error)}"
     data = state.instigator_data
     known = [at for at in (getattr(data, name, None) for name in _TICKED) if at]
     if not known:
@@ -128,10 +129,6 @@ def _ticks_ago(cron: str, timezone: str, now: datetime, count: int) -> datetime:
             return now - _CRON_HISTORY
         at = window.start
     return at
-
-
-def _error(tick: Any) -> str:
-    return " ".join((tick.error.message if tick.error else "no reason is known").split())[:200]
 
 
 def _instant(timestamp: float) -> datetime:

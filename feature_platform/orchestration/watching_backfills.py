@@ -15,13 +15,13 @@ from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.orchestration import keys
+from feature_platform.orchestration.reasons import reason
 from feature_platform.orchestration.watching_runs import LOOKED_BACK, Settled
 
 if TYPE_CHECKING:
     from feature_platform.ledger import Ledger
     from feature_platform.observability import Problem
 
-_LONGEST_REASON = 300
 _GIVEN_UP = [BulkActionStatus.FAILING, BulkActionStatus.FAILED]
 
 
@@ -32,7 +32,7 @@ def find_failed_backfills(
     from feature_platform.observability import problem_of_view
 
     settled = Settled(ledger)
-    views = {keys.view_key(view): view for view in registry.views.values()}
+    views = keys.views_by_key(registry.views.values())
     for backfill in instance.get_backfills(
         filters=BulkActionsFilter(statuses=_GIVEN_UP, created_after=now - LOOKED_BACK)
     ):
@@ -48,7 +48,7 @@ def find_failed_backfills(
                     severity="error",
                     message=f"{view.key}: backfill {backfill.backfill_id} was given up, and {len(left)} of its"
                     f" {len(wanted)} partition(s) are not published since ({min(left)} to {max(left)}):"
-                    f" {_reason(backfill)}",
+                    f" {reason(backfill.error)}",
                 )
 
 
@@ -60,10 +60,3 @@ def _wanted(
         for key, subset in data.target_subset.partitions_subsets_by_asset_key.items():
             if key in views:
                 yield views[key], set(subset.get_partition_keys())
-
-
-def _reason(backfill: PartitionBackfill) -> str:
-    error = backfill.error
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return " ".join((error.message if error else "no reason is known").split())[:_LONGEST_REASON]

@@ -19,6 +19,7 @@ from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.orchestration import keys
+from feature_platform.orchestration.reasons import one_line, reason
 from feature_platform.orchestration.requests import RANGE_TAGS
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ _WILL_RETRY = "dagster/will_retry"
 _RETRIED_AS = "dagster/auto_retry_run_id"
 _BACKFILL = "dagster/backfill"
 _PARTITION_TAGS = ("dagster/partition", *RANGE_TAGS)
-_LONGEST_REASON = 300
 _IN_PROGRESS = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
@@ -167,8 +167,8 @@ def _left_undone(
         if not instance.get_run_records(again, limit=1):
             yield record.dagster_run.job_name
         return
-    views = {keys.view_key(view): view for view in registry.views.values()}
-    served = {keys.online_key(view): view for view in registry.views.values() if view.is_served}
+    views = keys.views_by_key(registry.views.values())
+    served = {keys.online_key(view) for view in registry.served_views}
     found: dict[str, None] = {}
     for one in planned:
         if one.asset in views:
@@ -254,11 +254,8 @@ def _reason(instance: dg.DagsterInstance, record: dg.RunRecord) -> str:
         for event in events:
             happened = event.event_log_entry.get_dagster_event()
             error = getattr(happened.event_specific_data, "error", None)
-            while error is not None and error.cause is not None:
-                error = error.cause
-            text = (error.message if error else happened.message) or ""
-            return " ".join(text.split())[:_LONGEST_REASON]
-    return "no reason is known"
+            return reason(error) if error else one_line(happened.message)
+    return one_line(None)
 
 
 def _last_word(instance: dg.DagsterInstance, record: dg.RunRecord) -> datetime:

@@ -31,7 +31,7 @@ class BatchLedger(LedgerConnection):
         with self._append() as append:
             opened = tuple(
                 Batch(batch_id=str(uuid.uuid4()), seq=seq, view=view.key, partition=partition)
-                for seq, partition in zip(append.take_numbers(len(wanted)), wanted, strict=True)
+                for seq, partition in append.numbered(wanted)
             )
             append.insert(
                 "insert into batches (batch_id, batch_seq, view, partition_start, partition_end, grain, run_id,"
@@ -74,7 +74,7 @@ class BatchLedger(LedgerConnection):
                         m.peak_memory_bytes,
                         m.source_watermark,
                     )
-                    for number, m in zip(append.take_numbers(len(rows)), rows, strict=True)
+                    for number, m in append.numbered(rows)
                 ],
             )
             if len(inserted) < len(rows):
@@ -127,10 +127,7 @@ class BatchLedger(LedgerConnection):
             inserted = append.insert(
                 "insert into batch_audited (batch_id, ledger_seq, passed) values %s"
                 " on conflict (batch_id) do nothing returning 1",
-                [
-                    (batch_id, number, passed)
-                    for number, batch_id in zip(append.take_numbers(len(wanted)), wanted, strict=True)
-                ],
+                [(batch_id, number, passed) for number, batch_id in append.numbered(wanted)],
             )
             if len(inserted) < len(wanted) and append.fetch(
                 "select 1 from batch_audited where batch_id = any(%s::uuid[]) and passed <> %s limit 1",
@@ -154,10 +151,7 @@ class BatchLedger(LedgerConnection):
             append.insert(
                 "insert into batch_failed (batch_id, ledger_seq, reason, interrupted) values %s"
                 " on conflict (batch_id) do nothing returning 1",
-                [
-                    (batch_id, number, reason, interrupted)
-                    for number, batch_id in zip(append.take_numbers(len(wanted)), wanted, strict=True)
-                ],
+                [(batch_id, number, reason, interrupted) for number, batch_id in append.numbered(wanted)],
             )
 
     def publish(self, batch_ids: Iterable[str]) -> tuple[PublishedBatch, ...]:
@@ -374,7 +368,7 @@ def _insert_published(append: Append, found: Sequence[Row]) -> None:
     # one instant for all: as of any instant either all batches of a run are visible or none
     ((now,),) = append.fetch("select clock_timestamp()")
     rows = []
-    for number, (batch_id, view, *_) in zip(append.take_numbers(len(found)), found, strict=True):
+    for number, (batch_id, view, *_) in append.numbered(found):
         positions[view] = positions.get(view, 0) + 1
         rows.append((batch_id, number, view, positions[view], now))
     append.insert(

@@ -7,10 +7,10 @@ everything up to n, for ever. Reads are single statements and take no lock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import psycopg2
 from psycopg2 import extensions
@@ -20,6 +20,7 @@ from feature_platform.ledger.locks import APPEND
 from feature_platform.ledger.postgres import open_connection, translated
 
 _ROWS_PER_STATEMENT = 2000
+_Item = TypeVar("_Item")
 
 Row = tuple[Any, ...]
 
@@ -86,6 +87,10 @@ class Append:
         self._cursor.execute("update ledger_counter set value = value + %s returning value", (count,))
         (last,) = self._cursor.fetchone() or (0,)
         return range(last - count + 1, last + 1)
+
+    def numbered(self, items: Collection[_Item]) -> Iterator[tuple[int, _Item]]:
+        """Each item with a number of its own, in their order."""
+        return zip(self.take_numbers(len(items)), items, strict=True)
 
     def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Run a statement and return its rows."""

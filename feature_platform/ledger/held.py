@@ -29,7 +29,7 @@ class HeldLedger(BatchLedger):
         with self._append() as append:
             append.insert(
                 "insert into batch_held (batch_id, ledger_seq) values %s on conflict (batch_id) do nothing returning 1",
-                list(zip(wanted, append.take_numbers(len(wanted)), strict=True)),
+                [(batch_id, number) for number, batch_id in append.numbered(wanted)],
             )
 
     def held(self, view_key: str | None = None) -> tuple[HeldBatch, ...]:
@@ -79,8 +79,5 @@ class HeldLedger(BatchLedger):
             append.insert(
                 "insert into batch_rejected (batch_id, ledger_seq, reason) values %s"
                 " on conflict (batch_id) do nothing returning 1",
-                [
-                    (batch_id, number, reason)
-                    for batch_id, number in zip(wanted, append.take_numbers(len(wanted)), strict=True)
-                ],
+                [(batch_id, number, reason) for number, batch_id in append.numbered(wanted)],
             )

@@ -105,10 +105,7 @@ class RetirementLedger(LedgerConnection):
             append.insert(
                 "insert into batch_retired (batch_id, ledger_seq, view, reason) values %s"
                 " on conflict (batch_id) do nothing returning 1",
-                [
-                    (batch_id, number, view_key, chosen[batch_id].value)
-                    for number, batch_id in zip(append.take_numbers(len(going)), going, strict=True)
-                ],
+                [(batch_id, number, view_key, chosen[batch_id].value) for number, batch_id in append.numbered(going)],
             )
         return tuple(going)
 
@@ -122,10 +119,7 @@ class RetirementLedger(LedgerConnection):
             append.insert(
                 "insert into batch_deleted (batch_id, ledger_seq, row_count) values %s"
                 " on conflict (batch_id) do nothing returning 1",
-                [
-                    (batch_id, number, rows[batch_id])
-                    for number, batch_id in zip(append.take_numbers(len(rows)), sorted(rows), strict=True)
-                ],
+                [(batch_id, number, rows[batch_id]) for number, batch_id in append.numbered(sorted(rows))],
             )
 
     def retired(self, view_key: str, *, undeleted_only: bool = False) -> tuple[RetiredBatch, ...]:

@@ -32,7 +32,7 @@ from feature_platform.lake.failures import lake_errors
 from feature_platform.ledger import Ledger, deployment_lock
 from feature_platform.materialization import dbt_run
 from feature_platform.materialization.checks import blocking_failures, describe_failures, judge_data_tests
-from feature_platform.materialization.measure import divide_cpu, measure, peak_memory, reset_peak_memory
+from feature_platform.materialization.measure import divide, measure, peak_memory, reset_peak_memory
 from feature_platform.materialization.reach import lookbacks
 from feature_platform.materialization.readiness import check_partitions, check_sources, source_watermarks
 from feature_platform.materialization.rejection import explain
@@ -89,7 +89,7 @@ class _Run:
 
     def costs(self) -> dict[str, float]:
         """Processor seconds so far, by batch."""
-        return divide_cpu(self.batch_ids, self.rows, time.process_time() - self.cpu_began)
+        return divide(self.batch_ids, self.rows, time.process_time() - self.cpu_began)
 
     def announce(self, step: Step, dbt: Any = None) -> None:
         self.on_event(RunEvent(step=step, view=self.view.key, batches=self.batches, dbt=dbt))

@@ -16,22 +16,9 @@ import duckdb
 
 from feature_platform.domain.batch import Batch, Measured, SourceRead
 from feature_platform.domain.feature_view import FeatureView
-from feature_platform.domain.types import ColumnType, FeatureType
 from feature_platform.domain.windows import Partition
-from feature_platform.lake.sql import BATCHES_SCHEMA, batches_rows, quote_literal, table_columns
+from feature_platform.lake.sql import BATCHES_SCHEMA, batches_rows, quote_literal
 
-_WIDTHS: Mapping[FeatureType, int] = {
-    ColumnType.BOOLEAN: 1,
-    ColumnType.TINYINT: 1,
-    ColumnType.UTINYINT: 1,
-    ColumnType.SMALLINT: 2,
-    ColumnType.USMALLINT: 2,
-    ColumnType.INTEGER: 4,
-    ColumnType.UINTEGER: 4,
-    ColumnType.FLOAT: 4,
-    ColumnType.DATE: 4,
-}
-_WIDTH = 8
 _METADATA = '"__ducklake_metadata_lake"'
 
 
@@ -50,14 +37,14 @@ def measure(
     rows = dict(
         lake.execute(f"select _batch_id, count(*) from {batches_rows(view, batches)} as written group by 1").fetchall()
     )
-    total = sum(rows.values())
+    seconds_of = divide([batch.batch_id for batch in batches], rows, seconds)
     bytes_per_row = _bytes_per_row(lake, view, since_snapshot)
     return tuple(
         Measured(
             batch_id=batch.batch_id,
             row_count=rows.get(batch.batch_id, 0),
             byte_count=round(bytes_per_row * rows.get(batch.batch_id, 0)),
-            compute_seconds=seconds * (rows.get(batch.batch_id, 0) / total if total else 1 / len(batches)),
+            compute_seconds=seconds_of[batch.batch_id],
             peak_memory_bytes=peak_memory_bytes,
             source_watermark=max((at for at in watermarks[batch.partition].values() if at is not None), default=None),
             reads=tuple(
@@ -69,14 +56,14 @@ def measure(
     )
 
 
-def divide_cpu(batch_ids: Sequence[str], rows: Mapping[str, int], cpu_seconds: float) -> dict[str, float]:
-    """What each batch of a run cost: by rows, as its seconds are; evenly while there are none.
+def divide(batch_ids: Sequence[str], rows: Mapping[str, int], seconds: float) -> dict[str, float]:
+    """What each batch cost of what their run did: by rows; evenly while there are none.
 
-    >>> divide_cpu(["a", "b"], {"a": 1, "b": 3}, 8.0), divide_cpu(["a", "b"], {}, 8.0)
+    >>> divide(["a", "b"], {"a": 1, "b": 3}, 8.0), divide(["a", "b"], {}, 8.0)
     ({'a': 2.0, 'b': 6.0}, {'a': 4.0, 'b': 4.0})
     """
     total = sum(rows.values())
-    return {one: cpu_seconds * (rows.get(one, 0) / total if total else 1 / len(batch_ids)) for one in batch_ids}
+    return {one: seconds * (rows.get(one, 0) / total if total else 1 / len(batch_ids)) for one in batch_ids}
 
 
 def _bytes_per_row(lake: duckdb.DuckDBPyConnection, view: FeatureView, since_snapshot: int) -> float:
@@ -91,7 +78,7 @@ def _bytes_per_row(lake: duckdb.DuckDBPyConnection, view: FeatureView, since_sna
     ).fetchone()
     if found and found[1]:
         return float(found[0]) / float(found[1])
-    return float(sum(_WIDTHS.get(column.type, _WIDTH) for column in table_columns(view)))
+    return float(view.row_bytes)
 
 
 def reset_peak_memory() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from feature_platform.domain.batch import Batch, CheckOutcome, Measured, PublishedBatch
@@ -51,41 +50,10 @@ def ignore(event: RunEvent) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
-    """One published batch with what it cost and its lags."""
+    """One published batch with what it cost."""
 
     batch: PublishedBatch
     measured: Measured
-
-    @property
-    def compute_lag(self) -> timedelta:
-        """From the end of the partition until its rows were in the lake."""
-        return self.batch.computed_at - self.batch.partition.end
-
-    @property
-    def publish_lag(self) -> timedelta:
-        """From the end of the partition until its rows were visible."""
-        return self.batch.published_at - self.batch.partition.end
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Everything as one flat record, for metadata and JSON."""
-        batch = self.batch
-        return {
-            "batch_id": batch.batch_id,
-            "batch_seq": batch.seq,
-            "position": batch.position,
-            "partition": batch.partition.key,
-            "rows": batch.row_count,
-            "bytes": self.measured.byte_count,
-            "compute_seconds": self.measured.compute_seconds,
-            "peak_memory_bytes": self.measured.peak_memory_bytes,
-            "source_watermark": batch.source_watermark,
-            "opened_at": batch.opened_at,
-            "computed_at": batch.computed_at,
-            "published_at": batch.published_at,
-            "compute_lag_seconds": self.compute_lag.total_seconds(),
-            "publish_lag_seconds": self.publish_lag.total_seconds(),
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,9 @@ from typing import Any
 
 from feature_platform.declaration.findings import Reporter, did_you_mean, show
 from feature_platform.domain.feature_view import Expectation
+from feature_platform.domain.quality_rules import SEVERITIES
 from feature_platform.errors import chosen_from
 
-SEVERITIES = ("error", "warn")
 FORM = "`- ExpectColumnMeanToBeBetween: {column: …, min_value: …, severity: warn}`"
 _COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list", "column_set")
 

@@ -77,6 +77,10 @@ class Section:
                 )
         return cls(name=name, values=cast("Mapping[str, Any]", value), reporter=reporter)
 
+    def inner(self, key: str, keys: Iterable[str]) -> Section:
+        """The section that stands under the key."""
+        return Section.read(self.path(key), self.values.get(key), keys, self.reporter)
+
     def path(self, key: str) -> str:
         """Where the key stands, for messages."""
         return f"{self.name}.{key}"
@@ -101,6 +105,13 @@ class Section:
             self.report(key, "must be longer than zero", allowed=ALLOWED)
             return None
         return duration
+
+    def switch(self, key: str) -> bool:
+        """True or false; a switch that is not declared is off."""
+        value = self.values.get(key, False)
+        if not isinstance(value, bool):
+            self.report(key, "is neither true nor false", allowed="true, false")
+        return value is True
 
     def choice(self, key: str, allowed: Iterable[str], default: str) -> str:
         """One of a closed set of words; the default also stands in for a value that was reported."""

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from feature_platform.declaration.findings import Reporter, Section, did_you_mean, show
 from feature_platform.declaration.manifest import Manifest
 from feature_platform.domain.feature_view import Column
-from feature_platform.domain.quality_rules import FeatureRules, QualityRules, Reference, ReferenceKind, Rule, reference
+from feature_platform.domain.quality_rules import (
+    CHECKS,
+    SEVERITIES,
+    FeatureRules,
+    QualityRules,
+    Reference,
+    ReferenceKind,
+    Rule,
+    reference,
+)
 from feature_platform.domain.types import ColumnType, DecimalType, FeatureType, ListType
 from feature_platform.domain.windows import Grain
 from feature_platform.errors import chosen_from
@@ -20,10 +29,6 @@ from feature_platform.errors import chosen_from
 KEYS = ("allow_empty", "drift", "features", "nulls", "volume")
 FEATURE_KEYS = ("drift", "nulls", "top_values")
 RULE_KEYS = ("reference", "severity", "tolerance")
-SEVERITIES = ("error", "warn")
-CHECKS = ("batch_contract", "batch_volume", "feature_drift", "feature_nulls")
-"""Names of the suite's checks, which no dbt test of a view may have."""
-
 TOLERANCES = {"volume": 0.5, "nulls": 0.1, "drift": 0.25}
 """Documented in docs/reference/quality.md."""
 
@@ -50,19 +55,18 @@ class _Written:
 
 def parse_quality(section: Section, features: tuple[Column, ...], grain: Grain) -> QualityRules:
     """The default suite of a view; whatever is malformed is reported, with its default in its place."""
-    suite = Section.read(section.path("quality"), section.values.get("quality"), KEYS, section.reporter)
+    suite = section.inner("quality", KEYS)
     written = {name: _written(suite, name, grain) for name in ("volume", "nulls", "drift")}
-    declared = suite.values.get("features")
-    by_feature = Section.read(suite.path("features"), declared, (column.name for column in features), suite.reporter)
+    by_feature = suite.inner("features", (column.name for column in features))
     return QualityRules(
         volume=_rule("volume", grain, written["volume"]),
-        allow_empty=_yes(suite, "allow_empty"),
+        allow_empty=suite.switch("allow_empty"),
         features={column.name: _feature(by_feature, column, written, grain) for column in features},
     )
 
 
 def _feature(section: Section, column: Column, view: Mapping[str, _Written], grain: Grain) -> FeatureRules:
-    own = Section.read(section.path(column.name), section.values.get(column.name), FEATURE_KEYS, section.reporter)
+    own = section.inner(column.name, FEATURE_KEYS)
     nulls, drift = (_written(own, name, grain) for name in ("nulls", "drift"))
     if own.values.get("drift") not in (None, False) and not has_distribution(column.type):
         own.report(
@@ -71,7 +75,7 @@ def _feature(section: Section, column: Column, view: Mapping[str, _Written], gra
             allowed="numbers, booleans, texts",
             hint="remove it; a range is an expectation, e.g. `ExpectColumnMaxToBeBetween`",
         )
-    top = _yes(own, "top_values")
+    top = own.switch("top_values")
     if top and not (column.type in (ColumnType.VARCHAR, ColumnType.BOOLEAN) or _is_integer(column.type)):
         own.report("top_values", f"cannot be kept of {column.type.value.lower()}", allowed="texts, integers, booleans")
     return FeatureRules(
@@ -81,22 +85,13 @@ def _feature(section: Section, column: Column, view: Mapping[str, _Written], gra
     )
 
 
-def _yes(section: Section, key: str) -> bool:
-    """A switch that is off unless it is declared."""
-    value = section.values.get(key, False)
-    if not isinstance(value, bool):
-        section.report(key, "is neither true nor false", allowed="true, false")
-    return value is True
-
-
 def _is_integer(type_: FeatureType) -> bool:
     return isinstance(type_, ColumnType) and "INT" in type_.value
 
 
 def _rule(name: str, grain: Grain, *written: _Written) -> Rule | None:
     """The rule as the first that says something has it, key by key."""
-    said = next((one.off for one in written if one != _Written()), False)
-    if said:
+    if next((one.off for one in written if one != _Written()), False):
         return None
     kind = ReferenceKind.SAME_WEEKDAY if name == "volume" and grain is not Grain.MONTH else ReferenceKind.RECENT
     return Rule(
@@ -113,7 +108,7 @@ def _written(section: Section, name: str, grain: Grain) -> _Written:
     if value is not None and not isinstance(value, Mapping):
         section.report(name, "is no rule", allowed=_FORM)
         return _Written()
-    rule = Section.read(section.path(name), value, RULE_KEYS, section.reporter)
+    rule = section.inner(name, RULE_KEYS)
     return _Written(reference=_reference(rule, grain), tolerance=_tolerance(rule, name), severity=_severity(rule))
 
 

@@ -30,7 +30,7 @@ def parse_policy(
     """
     if service.values.get("policy") is None:
         return FLAG_ALL
-    section = Section.read(service.path("policy"), service.values["policy"], KEYS, service.reporter)
+    section = service.inner("policy", KEYS)
     remedies = {status: Remedy(section.choice(status, Remedy, Remedy.FLAG)) for status in STATUSES}
     chosen = {selection.key: selection for selection in selections}
     defaults = _defaults(section, chosen, find_view)

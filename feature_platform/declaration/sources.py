@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
 
 from feature_platform.declaration.findings import Reporter, Section, did_you_mean
 from feature_platform.declaration.manifest import Node, as_mapping, config_of, meta_of, yaml_path
+from feature_platform.domain.durations import parse_duration
 from feature_platform.domain.feature_view import FreshnessSla, Source
 
 SECTION = "meta.feature_source"
@@ -50,13 +49,7 @@ def parse_source(node: Node, reporter: Reporter) -> Source:
         event_time=str(event_time) if event_time else None,
         reporting_lag=lag or timedelta(0),
         freshness=FreshnessSla(
-            warn_after=_bound(as_mapping(freshness.get("warn_after"))),
-            error_after=_bound(as_mapping(freshness.get("error_after"))),
+            warn_after=parse_duration(freshness.get("warn_after")) or None,
+            error_after=parse_duration(freshness.get("error_after")) or None,
         ),
     )
-
-
-def _bound(declared: Mapping[str, Any]) -> timedelta | None:
-    """Dbt's own form, `{count: 12, period: hour}`, which dbt has checked."""
-    count, period = declared.get("count"), declared.get("period")
-    return timedelta(**{f"{period}s": count}) if count and period else None

@@ -258,9 +258,7 @@ def _next(begin: datetime, grain: Grain) -> str:
 
 
 def _freshness(section: Section) -> FreshnessSla:
-    bounds = Section.read(
-        section.path("freshness"), section.values.get("freshness"), ("warn_after", "error_after"), section.reporter
-    )
+    bounds = section.inner("freshness", ("warn_after", "error_after"))
     warn = bounds.duration("warn_after", positive=True)
     error = bounds.duration("error_after", positive=True)
     if warn is not None and error is not None and warn >= error:
@@ -269,9 +267,7 @@ def _freshness(section: Section) -> FreshnessSla:
 
 
 def _late_data(section: Section) -> LateData:
-    late = Section.read(
-        section.path("late_data"), section.values.get("late_data"), ("policy", "window"), section.reporter
-    )
+    late = section.inner("late_data", ("policy", "window"))
     policy = LatePolicy(late.choice("policy", LatePolicy, LatePolicy.RECOMPUTE))
     window = late.duration("window", positive=policy is not LatePolicy.IGNORE)
     if window is None:
@@ -280,9 +276,7 @@ def _late_data(section: Section) -> LateData:
 
 
 def _retention(section: Section) -> Retention:
-    kept = Section.read(
-        section.path("retention"), section.values.get("retention"), ("superseded", "logged"), section.reporter
-    )
+    kept = section.inner("retention", ("superseded", "logged"))
     found = {key: kept.duration(key, positive=True) for key in ("superseded", "logged")}
     for key, duration in found.items():
         if duration is not None and duration < SHORTEST:
@@ -291,13 +285,10 @@ def _retention(section: Section) -> Retention:
 
 
 def _push(section: Section, online: OnlineTier) -> bool:
-    value: object = section.values.get("push", False)
-    if not isinstance(value, bool):
-        section.report("push", "is neither true nor false", allowed="true, false")
-        return False
-    if value and online is OnlineTier.NONE:
+    pushed = section.switch("push")
+    if pushed and online is OnlineTier.NONE:
         section.report("push", "is true for a view that is not served", hint="write `online: valkey`, or remove `push`")
-    return value
+    return pushed
 
 
 def _check_times(

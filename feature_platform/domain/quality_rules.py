@@ -13,6 +13,12 @@ from dataclasses import dataclass, field
 
 from feature_platform.domain.windows import Grain
 
+SEVERITIES = ("error", "warn")
+"""Of a rule or an expectation: `error` blocks publishing, `warn` is recorded."""
+CONTRACT, VOLUME, NULLS, DRIFT = "batch_contract", "batch_volume", "feature_nulls", "feature_drift"
+CHECKS = (CONTRACT, VOLUME, NULLS, DRIFT)
+"""The checks of the suite; no test or expectation of a view may have their names."""
+
 
 class ReferenceKind(enum.StrEnum):
     """Which earlier batches a rule compares with."""
@@ -65,7 +71,6 @@ class Rule:
     tolerance: float
     """How large a change must be in itself; docs/reference/quality.md says in which unit."""
     severity: str = "warn"
-    """`error` blocks publishing, `warn` is recorded."""
 
     @property
     def blocks(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 from feature_platform.domain.batch import Batch, CheckOutcome
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.profile import BatchProfile
-from feature_platform.domain.quality_rules import Rule
+from feature_platform.domain.quality_rules import CONTRACT, DRIFT, NULLS, VOLUME, Rule
 from feature_platform.quality.earlier import Earlier
 from feature_platform.quality.rules import allows_empty
 from feature_platform.quality.usual import (
@@ -25,8 +25,6 @@ from feature_platform.quality.usual import (
     compare_missing,
     compare_volume,
 )
-
-CONTRACT, VOLUME, NULLS, DRIFT = "batch_contract", "batch_volume", "feature_nulls", "feature_drift"
 
 
 def suite_of(view: FeatureView) -> dict[str, tuple[str, bool]]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from feature_platform.domain.batch import CheckOutcome
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.profile import BatchProfile, FeatureProfile
-from feature_platform.quality.default_suite import DRIFT, suite_of
+from feature_platform.domain.quality_rules import DRIFT
+from feature_platform.quality.default_suite import suite_of
 from feature_platform.quality.rules import check_names, columns_of
 
 if TYPE_CHECKING:

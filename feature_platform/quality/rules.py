@@ -18,10 +18,9 @@ from datetime import date, datetime
 from typing import Any
 
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, Expectation, FeatureView
+from feature_platform.domain.quality_rules import SEVERITIES
 from feature_platform.domain.types import ColumnType, FeatureType
 from feature_platform.errors import Finding, chosen_from
-
-SEVERITIES = ("error", "warn")
 
 _ROW_COUNT = "ExpectTableRowCountToBeBetween"
 _QUERY = "UnexpectedRowsExpectation"

@@ -92,9 +92,10 @@ def env(*, as_json: bool) -> None:
         raise ConfigurationError(
             "the local stack was never started here", found=f"no {path}", hint="`feature-platform up`"
         )
-    values = json.loads(path.read_text(encoding="utf-8")) | {
+    addresses = json.loads(path.read_text(encoding="utf-8"))
+    values = addresses | {
         "DAGSTER_HOME": str(home / "dagster"),
-        "DAGSTER_PG_URL": json.loads(path.read_text(encoding="utf-8"))[settings.PREFIX + "DAGSTER_URL"],
+        "DAGSTER_PG_URL": addresses[settings.PREFIX + "DAGSTER_URL"],
     }
     if as_json:
         print_json(values)

@@ -345,7 +345,7 @@ def _show_export(features: HistoricalFeatures, out: Path, *, as_json: bool) -> N
                 "ledger_sequence": facts.ledger_sequence,
                 "null_shares": shares,
                 "features": {column.name: f"{column.view}:{column.feature}" for column in facts.features},
-                "batches": dict(facts.batches),
+                "batches": facts.batches,
                 "plans": {key: [plan.value for plan in plans] for key, plans in facts.plans.items()},
             }
         )

@@ -69,27 +69,13 @@ class Teller:
     def tell_over(self, incident: Incident) -> None:
         """Tell those who were told that it began."""
         told = {route for _, route in self._taken.get(incident.incident_id, ())}
-        notice = Notice(
-            status="resolved",
-            kind=incident.kind,
-            subject=incident.subject,
-            severity=incident.severity,
-            owner=incident.owner,
-            message=f"over: {incident.message}",
-        )
+        notice = _resolved(incident, f"over: {incident.message}")
         self._tell(incident, RESOLVED, notice, [route for route in self.all_routes() if route.key in told])
 
     def probe(self, route: Route, incident: Incident) -> bool:
         """Whether a route that refused notices takes them again."""
-        notice = Notice(
-            status="resolved",
-            kind=incident.kind,
-            subject=incident.subject,
-            severity=incident.severity,
-            owner=incident.owner,
-            message=f"this route takes notices again; before: {incident.message}",
-        )
-        return send(notice, route, log=self._log())
+        said = f"this route takes notices again; before: {incident.message}"
+        return send(_resolved(incident, said), route, log=self._log())
 
     def audience(self, problem: Problem, *, escalated: bool) -> list[Route]:
         """The log, the owner (without a route of his own, the platform's people), and consumers that feel it."""
@@ -126,6 +112,17 @@ class Teller:
             else:
                 self.failing[route.key] = route
                 self.untold += 1
+
+
+def _resolved(incident: Incident, message: str) -> Notice:
+    return Notice(
+        status="resolved",
+        kind=incident.kind,
+        subject=incident.subject,
+        severity=incident.severity,
+        owner=incident.owner,
+        message=message,
+    )
 
 
 def due(incident: Incident, problem: Problem, *, now: datetime, silenced: Iterable[Silence] = ()) -> tuple[str, str]:

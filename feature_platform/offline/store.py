@@ -164,7 +164,6 @@ class FeatureStore(TrainingSetDoors):
                     if column.name in selection.features
                 ),
                 plans={key: answer.plans for key, answer in answers.items()},
-                batches={key: len(answer.used) for key, answer in answers.items()},
                 used={key: answer.used for key, answer in answers.items()},
                 provenance={key: answer.counts for key, answer in answers.items()},
                 known_until={

@@ -51,14 +51,17 @@ class TrainingSetFacts:
     """Settings with which the set is written to Parquet."""
     plans: Mapping[str, tuple[Plan, ...]]
     """Per view key, how DuckDB computed what was modelled, and what was served; those that there were."""
-    batches: Mapping[str, int]
-    """Per view key, how many batches any label could see."""
     used: Mapping[str, tuple[PublishedBatch, ...]]
-    """Per view key, these batches: without their rows the set cannot be made again."""
+    """Per view key, the batches any label could see: without their rows the set cannot be made again."""
     provenance: Mapping[str, ProvenanceCounts]
     """Per view key, how many labels were answered in which way."""
     known_until: Mapping[str, datetime | None]
     """Per view that was asked about in the store, when the store was last seen; what is later is `unknown`."""
+
+    @property
+    def batches(self) -> dict[str, int]:
+        """Per view key, how many batches any label could see."""
+        return {key: len(batches) for key, batches in self.used.items()}
 
 
 class HistoricalFeatures:

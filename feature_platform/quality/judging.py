@@ -47,8 +47,6 @@ def judge(
     view: FeatureView,
     connection: duckdb.DuckDBPyConnection,
     batches: Sequence[Batch],
-    *,
-    schema: str = "lake.batches",
 ) -> tuple[CheckOutcome, ...]:
     """Judge the view's expectations on each batch.
 
@@ -58,7 +56,6 @@ def judge(
         view: the view, with its expectations.
         connection: DuckDB with the lake attached; the batches' rows are committed.
         batches: batches of this view.
-        schema: where the view's physical table is.
 
     Returns:
         One outcome per batch and expectation, batch by batch.
@@ -72,7 +69,7 @@ def judge(
     cursor = connection.cursor()
     try:
         cursor.execute("set TimeZone = 'UTC'")
-        chunk = _gather(view, cursor, batches, schema, expectations)
+        chunk = _gather(view, cursor, batches, expectations)
         aggregates = _aggregates(chunk, cursor)
         return tuple(
             outcome
@@ -87,23 +84,15 @@ def _gather(
     view: FeatureView,
     cursor: duckdb.DuckDBPyConnection,
     batches: Sequence[Batch],
-    schema: str,
     expectations: tuple[Any, ...],
 ) -> _Chunk:
     """Make the chunk's rows available as one relation and count rows and NaN per batch."""
     # imported here: the lake's package loads DuckDB, which definitions must not
-    from feature_platform.lake.sql import quote_identifier
+    from feature_platform.lake.sql import batches_rows, quote_identifier
 
     relation = f"chunk_{uuid.uuid4().hex}"
-    ids = ", ".join(f"'{uuid.UUID(batch.batch_id)}'" for batch in batches)
-    first = min(batch.partition.start for batch in batches).isoformat()
-    last = max(batch.partition.start for batch in batches).isoformat()
     columns = ", ".join(map(quote_identifier, (*rules.column_types(view), "_batch_id")))
-    rows_of_chunk = (
-        f"select {columns} from {schema}.{quote_identifier(view.table)} where _batch_id in ({ids})"
-        f" and _partition_start between timestamptz '{first}' and timestamptz '{last}'"
-    )
-    cursor.execute(f"create temp view {relation} as {rows_of_chunk}")
+    cursor.execute(f"create temp view {relation} as select {columns} from {batches_rows(view, batches)} as written")
     floats = sorted({name for one in view.expectations for name in rules.float_columns_of(one, view)})
     nans = "".join(f", count(*) filter (where isnan({quote_identifier(name)}))" for name in floats)
     counted = cursor.execute(f"select _batch_id, count(*){nans} from {relation} group by all").fetchall()

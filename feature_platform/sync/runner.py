@@ -186,14 +186,7 @@ class _Attempt:
             seen=seen,
         )
         newest = self._write(tuple((part, self._plan(part, head, active)) for part in parts), counts, begun, left)
-        if counts.refused and ledger.head(view.key) == head:
-            # no other sync can have overtaken this one: these rows were begun with for a position this ledger lost
-            raise LedgerConflictError(
-                f"the online store holds {counts.refused} entities of {view.key} as of a later position than {head},"
-                " where this ledger ends",
-                found="rows of a sync that never ended, from another ledger, or from this one before it was restored",
-                hint="empty this store, then sync: an empty one is written anew",
-            )
+        self._refuse_lost_future(counts, head)
         asked = ledger.ask()
         if not self._online.advance(view.key, begun, head):
             return None
@@ -229,6 +222,16 @@ class _Attempt:
                     found="a store that was written from another ledger, or from this one before it was restored",
                     hint="empty this store, then sync: an empty one is written anew",
                 )
+
+    def _refuse_lost_future(self, counts: Counts, head: int) -> None:
+        """Rows that the store kept as newer are another sync's, which overtook this one, or nobody's that is known."""
+        if counts.refused and self._ledger.head(self._view.key) == head:
+            raise LedgerConflictError(
+                f"the online store holds {counts.refused} entities of {self._view.key} as of a later position than"
+                f" {head}, where this ledger ends",
+                found="rows of a sync that never ended, from another ledger, or from this one before it was restored",
+                hint="empty this store, then sync: an empty one is written anew",
+            )
 
     def _left(self, begun: StorePosition, head: int) -> Unfinished | None:
         """What a sync that was ended left of the plan that would be made now, or of a shorter one."""

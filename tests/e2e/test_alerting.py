@@ -23,9 +23,9 @@ from typing import Any
 
 import pytest
 import yaml
+from ledger_batches import publish_batches
 from tiny_platform import TinyPlatform
 
-from feature_platform.domain.batch import CheckOutcome, Measured
 from feature_platform.domain.windows import Grain, partition_starting
 from feature_platform.ledger import Ledger
 from feature_platform.local.processes import wait_until
@@ -119,21 +119,7 @@ def publish(tiny: TinyPlatform, view: str, start: datetime, grain: Grain) -> Non
     """An audited batch of one partition, synced. No rows are needed: what counts is what the ledger says."""
     declared = tiny.registry.view(view)
     with Ledger.connect(tiny.settings.ledger_url) as ledger:
-        (batch,) = ledger.open_batches(declared, [partition_starting(start, grain)], run_id="run")
-        measured = Measured(
-            batch_id=batch.batch_id,
-            row_count=3,
-            byte_count=1,
-            compute_seconds=0.5,
-            peak_memory_bytes=1,
-            source_watermark=start,
-        )
-        ledger.record_computed([measured])
-        ledger.record_checks(
-            [CheckOutcome(batch_id=batch.batch_id, check="c", kind="data_test", passed=True, blocking=True)]
-        )
-        ledger.record_audited([batch.batch_id], passed=True)
-        ledger.publish([batch.batch_id])
+        publish_batches(ledger, declared, [partition_starting(start, grain)], rows=3, watermark=start)
         sync_id = ledger.begin_sync(
             declared.key, "default", 0, ledger.head(declared.key), server_run_id="s", run_id="run"
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg2
 import pyarrow as pa
+from ledger_batches import measured
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from feature_platform import lake
@@ -97,13 +98,6 @@ def registry_of(*views: FeatureView) -> FeatureRegistry:
     return FeatureRegistry(
         views={view.key: view for view in views}, services={service.name: service}, sources={}, latest=latest
     )
-
-
-def measured(batch_id: str, row_count: int) -> Measured:
-    return Measured(
-        batch_id=batch_id, row_count=row_count, byte_count=1, compute_seconds=0.1, peak_memory_bytes=1,
-        source_watermark=None,
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import Any
 import duckdb
 import pytest
 from cluster_support import Cluster, ClusterNode, migrate, wait_until
-from offline_platform import Platform, declare, measured, registry_of
+from ledger_batches import measured
+from offline_platform import Platform, declare, registry_of
 
 from feature_platform import lake
 from feature_platform.canary import run_canary

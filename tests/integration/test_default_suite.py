@@ -11,9 +11,10 @@ from datetime import timedelta
 
 import duckdb
 import pytest
+from ledger_batches import measured
 from views import DAY, view_with
 
-from feature_platform.domain.batch import Batch, Measured
+from feature_platform.domain.batch import Batch
 from feature_platform.domain.feature_view import Column
 from feature_platform.domain.profile import QUANTILES, BatchProfile, FeatureProfile
 from feature_platform.domain.quality_rules import FeatureRules, QualityRules, ReferenceKind, Rule, reference
@@ -125,13 +126,7 @@ def publish(ledger: Ledger, profiles: dict[int, BatchProfile], view=VIEW) -> Non
     partitions = [partition_starting(DAY + timedelta(days=day), Grain.DAY) for day in profiles]
     batches = ledger.open_batches(view, partitions, run_id="run")
     known = [replace(one, batch_id=batch.batch_id) for one, batch in zip(profiles.values(), batches, strict=True)]
-    ledger.record_computed(
-        Measured(
-            batch_id=one.batch_id, row_count=one.row_count, byte_count=0, compute_seconds=0, peak_memory_bytes=0,
-            source_watermark=None,
-        )
-        for one in known
-    )  # fmt: skip
+    ledger.record_computed(measured(one.batch_id, one.row_count) for one in known)
     ledger.record_profiles(known, seconds=0.1)
     ledger.record_audited([one.batch_id for one in known], passed=True)
     ledger.publish([one.batch_id for one in known])

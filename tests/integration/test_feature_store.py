@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ledger_batches import measured
 from offline_platform import CARRIER, ROUTE, Platform, arrow, declare, registry_of
 
 from feature_platform.domain.types import ColumnType
@@ -316,7 +317,6 @@ def test_unknown_modes_names_and_an_undeployed_lake(platform: Platform, settings
 def test_more_batches_than_a_list_in_sql_would_hold(platform: Platform) -> None:
     """Hourly batches of 40 days, some published twice, checked row by row in Python."""
     from feature_platform import lake
-    from feature_platform.domain.batch import Measured
     from feature_platform.domain.windows import Grain, partitions_between
     from feature_platform.ledger import Ledger
 
@@ -329,12 +329,7 @@ def test_more_batches_than_a_list_in_sql_would_hold(platform: Platform) -> None:
             *ledger.open_batches(ROUTE, rng.sample(partitions, 200), run_id="r2"),
         ]
         ids = [batch.batch_id for batch in batches]
-        ledger.record_computed(
-            Measured(
-                batch_id=i, row_count=1, byte_count=1, compute_seconds=0, peak_memory_bytes=1, source_watermark=None
-            )
-            for i in ids
-        )
+        ledger.record_computed(map(measured, ids))
         ledger.record_audited(ids, passed=True)
         published = [batch for batch in batches if batch.seq % 7]
         ledger.publish([batch.batch_id for batch in published])

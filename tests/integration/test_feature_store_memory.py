@@ -9,7 +9,8 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 import pytest
-from offline_platform import Platform, declare, measured, registry_of
+from ledger_batches import measured
+from offline_platform import Platform, declare, registry_of
 
 from feature_platform import lake
 from feature_platform.domain.types import ColumnType

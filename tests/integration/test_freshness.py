@@ -12,10 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from zoneinfo import ZoneInfo
 
 import pytest
+from ledger_batches import measured
 from views import view_with
 
 from feature_platform.declaration import FeatureRegistry
-from feature_platform.domain.batch import CheckOutcome, Measured
+from feature_platform.domain.batch import CheckOutcome
 from feature_platform.domain.due import due_partition
 from feature_platform.domain.feature_view import FeatureView, FreshnessSla, OnlineTier, Owner, Source
 from feature_platform.domain.windows import Grain, partition_starting, partitions_between
@@ -96,15 +97,7 @@ def registry_of(view: FeatureView) -> FeatureRegistry:
 def publish(ledger: Ledger, view: FeatureView, day: int, *, rows: int = 3, passes: bool = True) -> None:
     partition = partition_starting(BEGIN + day * DAY, Grain.DAY)
     (batch,) = ledger.open_batches(view, [partition], run_id="run")
-    measured = Measured(
-        batch_id=batch.batch_id,
-        row_count=rows,
-        byte_count=1,
-        compute_seconds=0.1,
-        peak_memory_bytes=1,
-        source_watermark=partition.end,
-    )
-    ledger.record_computed([measured])
+    ledger.record_computed([measured(batch.batch_id, rows, watermark=partition.end)])
     outcome = CheckOutcome(batch_id=batch.batch_id, check="c", kind="data_test", passed=passes, blocking=True)
     ledger.record_checks([outcome])
     ledger.record_audited([batch.batch_id], passed=passes)

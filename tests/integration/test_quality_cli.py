@@ -9,10 +9,11 @@ from datetime import timedelta
 
 import pytest
 from click.testing import CliRunner, Result
+from ledger_batches import measured
 from tiny_platform import TinyPlatform
 
 from feature_platform.cli.main import main
-from feature_platform.domain.batch import CheckOutcome, Measured
+from feature_platform.domain.batch import CheckOutcome
 from feature_platform.domain.profile import QUANTILES, BatchProfile, FeatureProfile
 from feature_platform.domain.windows import partition_starting
 from feature_platform.ledger import Ledger
@@ -34,14 +35,7 @@ def write(ledger: Ledger, view, day: int, profile: BatchProfile, *, fails: bool 
     partition = partition_starting(view.begin + timedelta(days=day), view.grain)
     (batch,) = ledger.open_batches(view, [partition], run_id="run")
     found = replace(profile, batch_id=batch.batch_id, first_event=partition.end, last_event=partition.end)
-    ledger.record_computed(
-        [
-            Measured(
-                batch_id=batch.batch_id, row_count=found.row_count, byte_count=0, compute_seconds=0,
-                peak_memory_bytes=0, source_watermark=None,
-            )
-        ]
-    )  # fmt: skip
+    ledger.record_computed([measured(batch.batch_id, found.row_count)])
     ledger.record_profiles([found], seconds=0.1)
     checks = judge_profiles(view, [batch], [found], load_earlier(ledger, view, [batch], [found]))
     test = CheckOutcome(

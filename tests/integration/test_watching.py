@@ -30,10 +30,10 @@ from dagster._core.scheduler.instigation import (
 from dagster._core.test_utils import create_run_for_test
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._utils.error import SerializableErrorInfo
+from ledger_batches import publish_batches
 from views import view_with
 
 from feature_platform.declaration import FeatureRegistry
-from feature_platform.domain.batch import CheckOutcome, Measured
 from feature_platform.domain.feature_service import FeatureService, ViewSelection
 from feature_platform.domain.feature_view import FeatureView, Owner, Source
 from feature_platform.domain.windows import Grain, Partition, parse_partition_key, partitions_between
@@ -106,27 +106,12 @@ def view(registry: FeatureRegistry) -> FeatureView:
 
 
 def publish(ledger: Ledger, view: FeatureView, day: str, *, passes: bool = True) -> None:
-    (batch,) = ledger.open_batches(view, [parse_partition_key(day, Grain.DAY)], run_id="run")
-    if not passes:
+    partition = parse_partition_key(day, Grain.DAY)
+    if passes:
+        publish_batches(ledger, view, [partition])
+    else:
+        (batch,) = ledger.open_batches(view, [partition], run_id="run")
         ledger.record_failed([batch.batch_id], "a check failed")
-        return
-    ledger.record_computed(
-        [
-            Measured(
-                batch_id=batch.batch_id,
-                row_count=1,
-                byte_count=1,
-                compute_seconds=0.1,
-                peak_memory_bytes=1,
-                source_watermark=None,
-            )
-        ]
-    )
-    ledger.record_checks(
-        [CheckOutcome(batch_id=batch.batch_id, check="c", kind="data_test", passed=True, blocking=True)]
-    )
-    ledger.record_audited([batch.batch_id], passed=True)
-    ledger.publish([batch.batch_id])
 
 
 class Jobs:

@@ -8,35 +8,16 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from ledger_batches import publish_batches
 
 from feature_platform.declaration import FeatureRegistry, load_registry
-from feature_platform.domain.batch import Measured
-from feature_platform.domain.feature_view import FeatureView
-from feature_platform.domain.windows import Partition, partition_starting
+from feature_platform.domain.windows import partition_starting
 from feature_platform.ledger import Ledger
 from feature_platform.materialization.dbt_parse import parse
 from feature_platform.orchestration import auditing, build_definitions
 from feature_platform.settings import Settings
 
 PROJECT = Path(__file__).parents[2]
-
-
-def publish_one(ledger: Ledger, view: FeatureView, partition: Partition) -> None:
-    (batch,) = ledger.open_batches(view, [partition], run_id="run")
-    ledger.record_computed(
-        [
-            Measured(
-                batch_id=batch.batch_id,
-                row_count=1,
-                byte_count=1,
-                compute_seconds=0.0,
-                peak_memory_bytes=1,
-                source_watermark=None,
-            )
-        ]
-    )
-    ledger.record_audited([batch.batch_id], passed=True)
-    ledger.publish([batch.batch_id])
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +50,13 @@ def test_an_audit_is_due_once_when_other_code_has_published(settings: Settings, 
     assert look() == []
     view = registry.view("carrier_delays")
     with Ledger.connect(settings.ledger_url) as ledger:
-        publish_one(ledger, view, partition_starting(view.begin, view.grain))
+        publish_batches(ledger, view, [partition_starting(view.begin, view.grain)])
         assert look() == ["audit/carrier_delays"]
         assert look() == []
         other = replace(view, code_version="other")
         changed = replace(registry, views=dict(registry.views) | {view.key: other})
         assert look(changed) == []  # nothing was computed by it yet
-        publish_one(ledger, other, partition_starting(view.begin + timedelta(days=1), view.grain))
+        publish_batches(ledger, other, [partition_starting(view.begin + timedelta(days=1), view.grain)])
         assert look(changed) == ["audit/carrier_delays"]
 
 

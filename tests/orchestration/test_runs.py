@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
+from ledger_batches import publish_batches
 
 import feature_platform.sync
 from feature_platform.declaration import canary
-from feature_platform.domain.batch import Measured
 from feature_platform.domain.feature_view import Expectation
 from feature_platform.domain.windows import parse_partition_key, partition_starting
 from feature_platform.ledger import Ledger
@@ -73,21 +73,7 @@ def test_what_is_published_during_a_sync_is_synced_by_the_same_run(run_job, ledg
     def overtaken(*args, **options):
         result = sync(*args, **options)
         if ledger.head(view.key) == head + 1:
-            (batch,) = ledger.open_batches(view, [parse_partition_key(days(9), view.grain)], run_id="other")
-            ledger.record_computed(
-                [
-                    Measured(
-                        batch_id=batch.batch_id,
-                        row_count=0,
-                        byte_count=0,
-                        compute_seconds=0,
-                        peak_memory_bytes=0,
-                        source_watermark=None,
-                    )
-                ]
-            )
-            ledger.record_audited([batch.batch_id], passed=True)
-            ledger.publish([batch.batch_id])
+            publish_batches(ledger, view, [parse_partition_key(days(9), view.grain)], rows=0, run_id="other")
         return result
 
     head = ledger.head(view.key)

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ledger_batches import measured
 from thoroughness import examples
 
-from feature_platform.domain.batch import Measured
 from feature_platform.domain.windows import Grain, partitions_between
 from feature_platform.errors import LedgerConflictError
 from feature_platform.ledger import Ledger
@@ -82,12 +82,6 @@ def attempt(allowed: bool, action) -> bool:
         with pytest.raises(LedgerConflictError):
             action()
     return allowed
-
-
-def measured(batch: str) -> Measured:
-    return Measured(
-        batch_id=batch, row_count=1, byte_count=1, compute_seconds=0.0, peak_memory_bytes=1, source_watermark=None
-    )
 
 
 @settings(

@@ -157,11 +157,10 @@ def _about(registry: FeatureRegistry, words: Sequence[str]) -> tuple[str | None,
 
 
 def _open_problems(ledger: Ledger, registry: FeatureRegistry, settings: Settings, silence: Silence) -> list[Problem]:
-    from feature_platform.observability import find_problems, known_to_watch
+    from feature_platform.observability import all_problems
 
-    found = find_problems(ledger, registry, stores=tuple(settings.all_stores), now=datetime.now(UTC))
-    known = known_to_watch(ledger.incidents(open_only=True))
-    return [one for one in (*found, *known) if silence.covers(view=one.view, kind=one.kind)]
+    found = all_problems(ledger, registry, stores=tuple(settings.all_stores), now=ledger.now())
+    return [one for one in found if silence.covers(view=one.view, kind=one.kind)]
 
 
 def _print_open(problems: Sequence[Problem], title: str) -> None:

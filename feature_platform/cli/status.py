@@ -27,7 +27,9 @@ from feature_platform.settings import Settings
 
 if TYPE_CHECKING:
     from feature_platform.declaration import FeatureRegistry
+    from feature_platform.domain.feature_view import FeatureView
     from feature_platform.ledger import Ledger
+    from feature_platform.observability import Freshness
 
 _UNWATCHED_AFTER = timedelta(minutes=5)
 """The watch looks every minute; the alert FeaturePlatformWatchDown waits as long."""
@@ -144,39 +146,46 @@ def _report() -> Report:
 
 def _read(here: Settings, services: tuple[ServiceStatus, ...]) -> Report:
     from feature_platform.declaration import load_registry
-    from feature_platform.late_data import partitions_by_state
     from feature_platform.ledger import Ledger
-    from feature_platform.observability import WATCH, freshness_of, frontiers_of
+    from feature_platform.observability import WATCH, freshness_of
 
     with Ledger.connect(here.ledger_url) as ledger:
         registry, now = load_registry(here.manifest_path), ledger.now()
-        views = []
-        for fresh in freshness_of(ledger, registry, stores=tuple(here.all_stores), now=now):
-            view = registry.views[fresh.view]
-            active = ledger.active_batches(view.key)
-            frontiers = frontiers_of(ledger, view, fresh.store or here.store)
-            views.append(
-                ViewStatus(
-                    view=view.key,
-                    store=fresh.store,
-                    owner=view.owner.email,
-                    state=fresh.state.value if active else "empty",
-                    published_event=frontiers.published,
-                    served_event=fresh.newest_event if view.is_served else None,
-                    age=fresh.age if fresh.newest_event else None,
-                    allowed=fresh.allowed,
-                    lags=dict(frontiers.lags(now=now)),
-                    partitions=len(active),
-                    rows=sum(batch.row_count for batch in active),
-                    waiting=ledger.head(view.key) - ledger.synced_position(view.key, fresh.store) if fresh.store else 0,
-                    unfinished=len(ledger.unfinished(view.key)),
-                    late=partitions_by_state(ledger, view),
-                )
-            )
-        problems = _problems(ledger, registry, tuple(here.all_stores), now=now)
-        canaries = _canaries(ledger, registry, tuple(here.all_stores), now=now)
-        unwatched = _unwatched(ledger.heartbeats().get(WATCH), now=now)
-    return Report(services=services, views=tuple(views), problems=problems, canaries=canaries, unwatched=unwatched)
+        stores = tuple(here.all_stores)
+        return Report(
+            services=services,
+            views=tuple(
+                _view_status(ledger, registry.views[fresh.view], fresh, fresh.store or here.store, now=now)
+                for fresh in freshness_of(ledger, registry, stores=stores, now=now)
+            ),
+            problems=_problems(ledger, registry, stores, now=now),
+            canaries=_canaries(ledger, registry, stores, now=now),
+            unwatched=_unwatched(ledger.heartbeats().get(WATCH), now=now),
+        )
+
+
+def _view_status(ledger: Ledger, view: FeatureView, fresh: Freshness, store: str, *, now: datetime) -> ViewStatus:
+    from feature_platform.late_data import partitions_by_state
+    from feature_platform.observability import frontiers_of
+
+    active = ledger.active_batches(view.key)
+    frontiers = frontiers_of(ledger, view, store)
+    return ViewStatus(
+        view=view.key,
+        store=fresh.store,
+        owner=view.owner.email,
+        state=fresh.state.value if active else "empty",
+        published_event=frontiers.published,
+        served_event=fresh.newest_event if view.is_served else None,
+        age=fresh.age if fresh.newest_event else None,
+        allowed=fresh.allowed,
+        lags=dict(frontiers.lags(now=now)),
+        partitions=len(active),
+        rows=sum(batch.row_count for batch in active),
+        waiting=ledger.head(view.key) - ledger.synced_position(view.key, fresh.store) if fresh.store else 0,
+        unfinished=len(ledger.unfinished(view.key)),
+        late=partitions_by_state(ledger, view),
+    )
 
 
 def _unwatched(looked_at: datetime | None, *, now: datetime) -> str:
@@ -217,16 +226,16 @@ def _problems(
     ledger: Ledger, registry: FeatureRegistry, stores: tuple[str, ...], *, now: datetime
 ) -> tuple[ProblemStatus, ...]:
     """What the ledger knows now, and what the watch in the daemon found at its last look."""
-    from feature_platform.observability import find_problems, known_to_watch
+    from feature_platform.observability import all_problems
 
-    incidents, silences = ledger.incidents(open_only=True), ledger.silences()
-    since = {(one.kind, one.subject): one.opened_at for one in incidents}
+    since = {(one.kind, one.subject): one.opened_at for one in ledger.incidents(open_only=True)}
+    silences = ledger.silences()
     return tuple(
         ProblemStatus(
             severity=problem.severity,
             kind=problem.kind,
             subject=problem.subject,
-            owner=problem.owner.email or problem.owner.name,
+            owner=problem.owner.contact,
             message=problem.message,
             impact=problem.impact,
             runbook=problem.runbook,
@@ -238,10 +247,7 @@ def _problems(
                 if one.covers(view=problem.view, kind=problem.kind)
             ),
         )
-        for problem in (
-            *find_problems(ledger, registry, stores=stores, now=now),
-            *known_to_watch(incidents),
-        )
+        for problem in all_problems(ledger, registry, stores=stores, now=now)
     )
 
 

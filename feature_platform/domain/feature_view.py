@@ -38,6 +38,11 @@ class Owner:
     """How long a problem may stay open before it is told again, to the routes of escalation as well."""
     escalation_routes: tuple[str, ...] = ()
 
+    @property
+    def contact(self) -> str:
+        """The e-mail address; without one, the name."""
+        return self.email or self.name
+
 
 class LatePolicy(enum.StrEnum):
     """What happens when source rows arrive for a partition that was computed already."""

@@ -13,7 +13,7 @@ from feature_platform.observability.frontiers import Frontiers, frontiers_of
 from feature_platform.observability.incidents import WATCH, WatchReport, watch
 from feature_platform.observability.kinds import KINDS, Problem, known_to_watch, problem_of_platform, problem_of_view
 from feature_platform.observability.missing import cut_off_partitions, loaded_for, missing_partitions
-from feature_platform.observability.problems import find_problems, freshness_of, freshness_of_view
+from feature_platform.observability.problems import all_problems, find_problems, freshness_of, freshness_of_view
 from feature_platform.observability.stores import StoreReport, find_unreachable, look_at_store
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "ServedFacts",
     "StoreReport",
     "WatchReport",
+    "all_problems",
     "canary_states",
     "cut_off_partitions",
     "find_dead_canaries",

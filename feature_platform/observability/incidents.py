@@ -92,7 +92,7 @@ def _settle(ledger: Ledger, found: Iterable[Problem], *, kinds: Collection[str])
                 kind=problem.kind,
                 subject=problem.subject,
                 severity=problem.severity,
-                owner=problem.owner.email or problem.owner.name,
+                owner=problem.owner.contact,
                 message=problem.message,
             )
         elif incident.severity != problem.severity:

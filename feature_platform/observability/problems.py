@@ -23,7 +23,7 @@ from feature_platform.observability.freshness import (
     judge_freshness,
     newest_event,
 )
-from feature_platform.observability.kinds import KINDS, Problem, problem_of_view
+from feature_platform.observability.kinds import KINDS, Problem, known_to_watch, problem_of_view
 from feature_platform.observability.missing import find_missing
 
 UNFINISHED_AFTER = timedelta(hours=2)
@@ -68,6 +68,14 @@ def find_problems(
 ) -> tuple[Problem, ...]:
     """Everything that is wrong at an instant, as far as the ledger knows."""
     return tuple(_find(ledger, registry, stores, now))
+
+
+def all_problems(
+    ledger: Ledger, registry: FeatureRegistry, *, stores: Sequence[str], now: datetime
+) -> tuple[Problem, ...]:
+    """Everything that is wrong: what the ledger knows now, and what the watch found elsewhere at its last look."""
+    known = find_problems(ledger, registry, stores=stores, now=now)
+    return (*known, *known_to_watch(ledger.incidents(open_only=True)))
 
 
 def _find(ledger: Ledger, registry: FeatureRegistry, stores: Sequence[str], now: datetime) -> Iterator[Problem]:
@@ -151,7 +159,7 @@ def _needs(registry: FeatureRegistry, view: FeatureView, freshness: Freshness) -
             owner=service.owner,
             message=f"service {service.name} needs values of {view.key} no older than"
             f" {format_duration(service.freshness)}; in {_place(freshness)} {_how_old(freshness)}."
-            f" Owner of the view: {view.owner.email or view.owner.name}",
+            f" Owner of the view: {view.owner.contact}",
             impact=KINDS["need"].impact,
             command=KINDS["need"].command,
         )

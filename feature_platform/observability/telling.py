@@ -58,7 +58,7 @@ class Teller:
             kind=problem.kind,
             subject=problem.subject,
             severity=problem.severity,
-            owner=problem.owner.email or problem.owner.name,
+            owner=problem.owner.contact,
             message=said + problem.message,
             impact=problem.impact,
             command=problem.command,

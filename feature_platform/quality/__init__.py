@@ -12,7 +12,7 @@ from feature_platform.quality.earlier import load_earlier
 from feature_platform.quality.history import BatchInHistory, FeatureInBatch, history_of, known_checks, verdict
 from feature_platform.quality.judging import judge
 from feature_platform.quality.profiling import profile_batches
-from feature_platform.quality.rules import SUPPORTED, check_names, find_problems
+from feature_platform.quality.rules import SUPPORTED, check_names
 from feature_platform.quality.texts import drift_text, missing_text, number, range_text, said_of, value_of
 from feature_platform.quality.validation import refuse_unjudgeable, validate_expectations
 
@@ -22,7 +22,6 @@ __all__ = [
     "FeatureInBatch",
     "check_names",
     "drift_text",
-    "find_problems",
     "history_of",
     "judge",
     "judge_profiles",

@@ -125,7 +125,7 @@ def check_names(view: FeatureView) -> tuple[str, ...]:
     return tuple(names)
 
 
-def find_problems(view: FeatureView) -> tuple[Finding, ...]:
+def rule_findings(view: FeatureView) -> tuple[Finding, ...]:
     """What is wrong in the view's expectations as far as it shows without Great Expectations."""
     return tuple(
         Finding(file=view.yaml_path, node=view.key, **problem)

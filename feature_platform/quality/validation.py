@@ -12,7 +12,7 @@ from typing import Any
 
 from feature_platform.domain.feature_view import Expectation, FeatureView
 from feature_platform.errors import Finding, InvalidDeclarationsError
-from feature_platform.quality.rules import find_problems, prepared_arguments
+from feature_platform.quality.rules import prepared_arguments, rule_findings
 
 # The pinned release sends nothing; this keeps it so in case another one would.
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
@@ -31,7 +31,7 @@ def refuse_unjudgeable(views: Iterable[FeatureView]) -> None:
 
 def validate_expectations(view: FeatureView) -> tuple[Finding, ...]:
     """Everything wrong in the view's expectations: kinds, columns, bounds, and arguments as the library sees them."""
-    return find_problems(view) or tuple(_argument_findings(view))
+    return rule_findings(view) or tuple(_argument_findings(view))
 
 
 def build_expectations(view: FeatureView) -> tuple[Any, ...]:

@@ -26,6 +26,10 @@ UI_VARIABLE = PREFIX + "DAGSTER_UI"
 RUN_OVER = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 BACKFILL_OVER = frozenset({"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"})
 _REASONS = 5
+_AFTER_DEPLOY = (
+    "after a deploy, `feature-platform up --restart` loads what is new; else see `feature-platform status` and the"
+    " webserver's log"
+)
 
 _LOCATIONS = """{ workspaceOrError { __typename ... on Workspace { locationEntries { name locationOrLoadError {
   __typename ... on RepositoryLocation { repositories { name } } ... on PythonError { message } } } } } }"""
@@ -136,14 +140,14 @@ class DagsterClient:
             },
         )["launchRun"]
         if answer["__typename"] != "LaunchRunSuccess":
-            raise RequestError("Dagster did not start the run", found=_message(answer))
+            raise RequestError("Dagster did not start the run", found=_message(answer), hint=_AFTER_DEPLOY)
         return str(answer["run"]["id"])
 
     def run_status(self, run_id: str) -> tuple[str, dict[str, str]]:
         """The run's status, and that of each step that began."""
         answer = self._ask(_RUN, id=run_id)["runOrError"]
         if answer["__typename"] != "Run":
-            raise UnknownNameError(f"Dagster knows no run {run_id}")
+            raise UnknownNameError(f"Dagster knows no run {run_id}", hint=f"{self.url}/runs lists them")
         return answer["status"], {step["stepKey"]: step["status"] or "" for step in answer["stepStats"]}
 
     def run_failures(self, run_id: str) -> tuple[str, ...]:
@@ -193,7 +197,7 @@ class DagsterClient:
             _LAUNCH_BACKFILL, params={"partitionsByAssets": selectors, "title": title, "tags": _pairs(tags)}
         )["launchPartitionBackfill"]
         if answer["__typename"] != "LaunchBackfillSuccess":
-            raise RequestError("Dagster did not start the backfill", found=_message(answer))
+            raise RequestError("Dagster did not start the backfill", found=_message(answer), hint=_AFTER_DEPLOY)
         return str(answer["backfillId"])
 
     def running_backfill(self, title: str, *, tags: Mapping[str, str]) -> str | None:
@@ -211,7 +215,11 @@ class DagsterClient:
         """How far a backfill is."""
         answer = self._ask(_BACKFILL, id=backfill_id)["partitionBackfillOrError"]
         if answer["__typename"] != "PartitionBackfill":
-            raise UnknownNameError(f"Dagster knows no backfill {backfill_id}", found=_message(answer))
+            raise UnknownNameError(
+                f"Dagster knows no backfill {backfill_id}",
+                found=_message(answer),
+                hint=f"{self.url}/runs lists them",
+            )
         data = answer["assetBackfillData"] or {"assetBackfillStatuses": ()}
         return BackfillProgress(
             status=answer["status"],
@@ -235,7 +243,11 @@ class DagsterClient:
         """Start no more runs of a backfill, and end those that run."""
         answer = self._ask(_CANCEL, id=backfill_id)["cancelPartitionBackfill"]
         if answer["__typename"] != "CancelBackfillSuccess":
-            raise RequestError(f"backfill {backfill_id} was not cancelled", found=_message(answer))
+            raise RequestError(
+                f"backfill {backfill_id} was not cancelled",
+                found=_message(answer),
+                hint=f"look at {self.backfill_url(backfill_id)}",
+            )
 
     def backfill_url(self, backfill_id: str) -> str:
         """Where the UI shows a backfill."""
@@ -269,8 +281,7 @@ class DagsterClient:
             raise ServiceStartError(
                 "Dagster's UI answered with an error",
                 found=f"{self.url}: {error}",
-                hint="after a deploy, `feature-platform up --restart` loads what is new; else see"
-                " `feature-platform status` and the webserver's log",
+                hint=_AFTER_DEPLOY,
             ) from error
         except OSError as error:
             raise ServiceStartError(

@@ -68,7 +68,11 @@ def _run(connection: duckdb.DuckDBPyConnection, query: str) -> duckdb.DuckDBPyCo
     try:
         statements = connection.extract_statements(query)
         if len(statements) != 1:
-            raise RequestError("this is not one statement", found=f"{len(statements)} statements")
+            raise RequestError(
+                "this is not one statement",
+                found=f"{len(statements)} statements",
+                hint="ask for one after the other; quote the whole statement in the shell",
+            )
         if statements[0].type not in {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}:
             raise RequestError(
                 "`sql` only reads",

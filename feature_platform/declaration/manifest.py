@@ -122,7 +122,11 @@ def load_manifest(path: Path) -> dict[str, Any]:
             hint="run `feature-platform deploy`, which writes it again",
         ) from error
     if not isinstance(content, dict):
-        raise ConfigurationError("the manifest cannot be read", found=f"{path} holds no JSON object")
+        raise ConfigurationError(
+            "the manifest cannot be read",
+            found=f"{path} holds no JSON object",
+            hint="run `feature-platform deploy`, which writes it again",
+        )
     return content
 
 
@@ -145,7 +149,11 @@ def read_manifest(content: Mapping[str, Any]) -> Manifest:
         )
     for section in _SECTIONS:
         if not isinstance(content.get(section, {}), Mapping):
-            raise ConfigurationError("the manifest is malformed", found=f"its section {section!r} is no mapping")
+            raise ConfigurationError(
+                "the manifest is malformed",
+                found=f"its section {section!r} is no mapping",
+                hint="let dbt write it again: `feature-platform deploy`, or `dbt parse`",
+            )
     return Manifest(
         metadata=metadata,
         nodes={**content.get("nodes", {}), **content.get("sources", {}), **content.get("functions", {})},

@@ -114,6 +114,7 @@ class BatchLedger(LedgerConnection):
                         raise LedgerConflictError(
                             f"check {c.check} of batch {c.batch_id} was recorded with another verdict",
                             found=f"passed={c.passed} now, passed={not c.passed} before",
+                            hint="materialize the partition again; a new batch takes its place",
                         )
 
     def record_audited(self, batch_ids: Iterable[str], *, passed: bool) -> None:
@@ -133,7 +134,11 @@ class BatchLedger(LedgerConnection):
                 "select 1 from batch_audited where batch_id = any(%s::uuid[]) and passed <> %s limit 1",
                 (wanted, passed),
             ):
-                raise LedgerConflictError("a batch was audited with another verdict before")
+                raise LedgerConflictError(
+                    "a batch was audited with another verdict before",
+                    found=f"passed={passed} now, passed={not passed} before",
+                    hint="materialize the partition again; a new batch takes its place",
+                )
 
     def record_failed(self, batch_ids: Iterable[str], reason: str, *, interrupted: bool = False) -> None:
         """Give batches up for good. Batches given up before keep their first reason.
@@ -170,7 +175,9 @@ class BatchLedger(LedgerConnection):
             if done := [batch_id for batch_id, *_, published in found if published]:
                 if len(done) < len(wanted):
                     raise LedgerConflictError(
-                        "only some of the batches are published already", found=f"{len(done)} of {len(wanted)}"
+                        "only some of the batches are published already",
+                        found=f"{len(done)} of {len(wanted)}",
+                        hint="publish the batches of one run together, as they were opened",
                     )
             else:
                 _refuse_unpublishable(wanted, found)
@@ -346,7 +353,11 @@ def _refuse_other_measures(append: Append, rows: Sequence[Measured]) -> None:
 
 def _refuse_unpublishable(wanted: Sequence[str], found: Sequence[Row]) -> None:
     if unknown := set(wanted) - {row[0] for row in found}:
-        raise LedgerConflictError("a batch to publish was never opened", found=", ".join(sorted(unknown)))
+        raise LedgerConflictError(
+            "a batch to publish was never opened",
+            found=", ".join(sorted(unknown)),
+            hint="`feature-platform ledger batches` lists those of this ledger",
+        )
     for batch_id, view, _, passed, failed, _ in found:
         if failed or not passed:
             state = "it has failed" if failed else "it was not audited" if passed is None else "its audit did not pass"

@@ -55,7 +55,9 @@ def translated() -> Iterator[None]:
         ) from error
     except (psycopg2.IntegrityError, psycopg2.errors.RaiseException) as error:
         raise LedgerConflictError(
-            "the ledger refused a record that contradicts an earlier one", found=str(error).strip()
+            "the ledger refused a record that contradicts an earlier one",
+            found=str(error).strip(),
+            hint="`feature-platform ledger events` shows what is recorded; nothing was changed",
         ) from error
     except (
         psycopg2.OperationalError,

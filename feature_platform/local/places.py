@@ -107,6 +107,8 @@ def _is_our_directory(path: Path, mode: int) -> bool:
     except FileExistsError:
         pass
     except OSError as error:
-        raise ServiceStartError(f"{path} cannot be made", found=str(error)) from error
+        raise ServiceStartError(
+            f"{path} cannot be made", found=str(error), hint="make its parent a directory that this user may write to"
+        ) from error
     found = path.lstat()  # a link is not a directory of ours
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) == mode

@@ -30,7 +30,7 @@ def check_partitions(view: FeatureView, partitions: Sequence[Partition], *, now:
         raise RequestError(f"no partitions of {view.key} to materialize", hint="name at least one")
     for before, after in pairwise(ordered):
         if before == after:
-            raise RequestError(f"partition {after.key} of {view.key} is given twice")
+            raise RequestError(f"partition {after.key} of {view.key} is given twice", hint="name it once")
     for partition in ordered:
         if partition.grain != view.grain or partition.end != following(partition.start, view.grain):
             raise RequestError(

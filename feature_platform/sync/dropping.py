@@ -120,7 +120,11 @@ def _deployed(ledger: Ledger, view: str) -> _Deployed:
 def _column(document: dict[str, Any]) -> Column:
     type_ = parse_column_type(document["type"])
     if type_ is None:
-        raise UnknownNameError(f"entity column {document['name']!r} has a type of a newer platform: {document['type']}")
+        raise UnknownNameError(
+            f"entity column {document['name']!r} has a type that this platform does not know",
+            found=document["type"],
+            hint="a newer platform wrote it: drop the view with that one",
+        )
     return Column(name=document["name"], type=type_)
 
 

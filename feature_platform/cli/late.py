@@ -202,7 +202,8 @@ def _print(report: LateReport) -> None:
         click.secho(f"{entry.view}: {len(entry.partitions)} partition(s) {entry.state}", bold=True, nl=False)
         click.echo(f"  (policy {entry.policy}, window {format_duration(entry.window)}; {entry.owner})")
         click.echo(f"  which:    {named([one.partition for one in entry.partitions])}")
-        click.echo(f"  missed:   {entry.late_rows:,} row(s), up to {format_duration(entry.longest_lag)} late")
+        each = ", each counted in every partition" * (len(entry.partitions) > 1)
+        click.echo(f"  missed:   {entry.late_rows:,} row(s){each}, up to {format_duration(entry.longest_lag)} late")
         click.echo(f"  cost:     {entry.compute_seconds:.1f} s, {entry.rows_to_compute:,} rows, as they took last time")
         click.echo(f"  read by:  {', '.join(entry.services) or 'no service'}")
         if entry.training_sets:

@@ -6,15 +6,18 @@ Rule: pure numbers under stable names, so that the command line, the UI and an e
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.late_data import Lags, LatePartition, LateState, judge
+from feature_platform.domain.windows import Partition, adjacent
 from feature_platform.late_data.chain import scannable
 from feature_platform.ledger import Ledger
+
+_SPANS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +73,7 @@ class LateEntry:
     @property
     def next_step(self) -> str:
         """What happens by itself, or what to do."""
-        first, last = self.partitions[0].partition.key, self.partitions[-1].partition.key
-        by_hand = f"feature-platform backfill {self.view} --from {first} --to {last}"
+        by_hand = "`, `".join(self._backfills())
         return {
             LateState.DUE: f"the sensor recompute_late_partitions asks for it; by hand: `{by_hand}`",
             LateState.RUNNING: "wait for its run, or see `feature-platform ledger unfinished`",
@@ -81,6 +83,13 @@ class LateEntry:
             LateState.BEYOND: f"widen `late_data.window`, or `{by_hand}`",
             LateState.IGNORED: f"nothing; to compute it all the same: `{by_hand}`",
         }[self.state]
+
+    def _backfills(self) -> Iterator[str]:
+        """What computes the partitions and no others; all between the first and the last if they are very scattered."""
+        partitions = tuple(one.partition for one in self.partitions)
+        spans = adjacent(partitions, at_most=len(partitions))
+        for span in spans if len(spans) <= _SPANS else (partitions,):
+            yield f"feature-platform backfill {self.view} --from {span[0].key} --to {span[-1].key}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +143,7 @@ def _entries(ledger: Ledger, registry: FeatureRegistry, view: FeatureView) -> tu
         by_state[judge(late, view.late_data)].append(late)
     if not by_state:
         return ()
-    needed = ledger.batches_sets_need(view.key)
+    affected = _affected_sets(ledger, view)
     services = tuple(service.name for service in registry.services_reading(view.key))
     return tuple(
         LateEntry(
@@ -145,8 +154,20 @@ def _entries(ledger: Ledger, registry: FeatureRegistry, view: FeatureView) -> tu
             state=state,
             partitions=tuple(by_state[state]),
             services=services,
-            training_sets=tuple(sorted({one for late in by_state[state] for one in needed.get(late.active_batch, ())})),
+            training_sets=tuple(sorted({one for late in by_state[state] for one in affected[late.partition]})),
         )
         for state in LateState
         if state in by_state
     )
+
+
+def _affected_sets(ledger: Ledger, view: FeatureView) -> defaultdict[Partition, set[str]]:
+    """The kept sets that were made of a partition without its late rows: of its active batch, or of an older one."""
+    needed = ledger.batches_sets_need(view.key)
+    active = {batch.partition: batch.seq for batch in ledger.active_batches(view.key)} if needed else {}
+    affected: defaultdict[Partition, set[str]] = defaultdict(set)
+    for batch in ledger.published_batches(view.key) if needed else ():
+        # what was opened before the active batch had not read more than that one
+        if batch.seq <= active.get(batch.partition, -1):
+            affected[batch.partition].update(needed.get(batch.batch_id, ()))
+    return affected

@@ -267,10 +267,9 @@ def _late(registry: FeatureRegistry, view: FeatureView, ledger: Ledger, *, now: 
         return
     said = []
     if beyond:
-        rows = sum(late.row_count for late in beyond)
         said.append(
-            f"{rows} row(s) came more than {format_duration(view.late_data.window)} after the end of partitions that"
-            f" read them ({named([late.partition for late in beyond])}); nothing is recomputed by itself"
+            f"{len(beyond)} partition(s) miss rows that came more than {format_duration(view.late_data.window)} after"
+            f" their end ({named([late.partition for late in beyond])}); nothing is recomputed by itself"
         )
     if overdue:
         said.append(f"nothing recomputes {named([late.partition for late in overdue])}, though rows came too late")

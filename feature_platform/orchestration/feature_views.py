@@ -17,7 +17,7 @@ import dagster as dg
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.declaration.lineage import ColumnLineage
 from feature_platform.domain.batch import CheckOutcome
-from feature_platform.domain.feature_view import FeatureView
+from feature_platform.domain.feature_view import FeatureView, LatePolicy
 from feature_platform.domain.windows import Partition, parse_partition_key
 from feature_platform.errors import without_passwords
 from feature_platform.orchestration import keys, metadata, timetable
@@ -25,7 +25,7 @@ from feature_platform.orchestration.checks import check_results, check_specs
 from feature_platform.orchestration.connections import keep_connections
 from feature_platform.orchestration.failing import dagster_failures
 from feature_platform.orchestration.freshness import freshness_result, freshness_spec
-from feature_platform.orchestration.keys import HOLD_TAG
+from feature_platform.orchestration.keys import HOLD_TAG, LATE_TAG
 from feature_platform.orchestration.profiles import profile_metadata
 from feature_platform.quality import history_of
 from feature_platform.settings import Settings
@@ -111,6 +111,7 @@ def _materialize(
     # imported here: it loads dbt and DuckDB, which definitions do not need
     from feature_platform.materialization import materialize
 
+    holds = _holds(context.run.tags, view)
     try:
         with dagster_failures():
             result = materialize(
@@ -119,15 +120,23 @@ def _materialize(
                 view,
                 partitions,
                 run_id=context.run.run_id,
-                hold=HOLD_TAG in context.run.tags,
+                hold=holds,
                 on_event=_log_events(context.log),
             )
         phases = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in result.seconds.items())
-        done = "held for approval" if HOLD_TAG in context.run.tags else "published"
+        done = "held for approval" if holds else "published"
         context.log.info(f"{view.key}: {result.row_count} rows {done} ({phases})")
     except dg.Failure as failure:
         return failure
     return None
+
+
+def _holds(tags: Mapping[str, str], view: FeatureView) -> bool:
+    """Whether the batches wait for approval: that was asked for, or is the policy by now that late rows ask under.
+
+    A code location that was not restarted since a deploy asks under the policy of before.
+    """
+    return HOLD_TAG in tags or (LATE_TAG in tags and view.late_data.policy is LatePolicy.VERSION)
 
 
 def _log_events(log: dg.DagsterLogManager) -> "OnEvent":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from feature_platform.declaration import FeatureRegistry
-from feature_platform.domain.feature_view import FeatureView, LatePolicy, Source
+from feature_platform.domain.feature_view import FeatureView, Source
 from feature_platform.domain.late_data import Lags, LateScan, LateState, LateView
 from feature_platform.domain.windows import adjacent
 from feature_platform.orchestration import keys
@@ -118,10 +118,9 @@ def build_recompute_sensor(settings: Settings, registry: FeatureRegistry) -> dg.
 def run_requests(view: FeatureView, entry: "LateEntry") -> Iterator[dg.RunRequest]:
     """One run per unbroken range of late partitions."""
     found = {late.partition: late.found_seq for late in entry.partitions}
-    holds = view.late_data.policy is LatePolicy.VERSION
     for span in adjacent(found, at_most=PARTITIONS_PER_RUN[view.grain]):
         newest = max(found[partition] for partition in span)
-        yield request_range(view, span, run_key=str(newest), holds=holds)
+        yield request_range(view, span, run_key=str(newest), late_rows=True)
 
 
 def observations(scan: LateScan, source: Source, registry: FeatureRegistry) -> Iterator[dg.AssetObservation]:

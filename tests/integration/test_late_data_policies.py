@@ -11,15 +11,18 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
+from offline_platform import arrow
 from tiny_platform import TinyPlatform, instant
 
 from feature_platform.cli.late import late as late_command
 from feature_platform.cli.status import _read as read_status
 from feature_platform.declaration.manifest import load_manifest
+from feature_platform.domain.windows import Grain, adjacent, parse_partition_key
 from feature_platform.errors import UnknownNameError
 from feature_platform.ledger import Ledger
 from feature_platform.observability import find_problems, watch
 from feature_platform.observability.metrics import ledger_metrics
+from feature_platform.offline import FeatureStore
 from feature_platform.orchestration import build_definitions, keys
 from feature_platform.orchestration.late_data import (
     build_look_job,
@@ -201,6 +204,41 @@ def test_version_holds_what_it_computed_until_somebody_approves(stack, command):
     assert stack.values[2, "01-05"] == 2
     assert {"held", "late"} & stack.problems().keys() == set()
     assert [stack.watch(), stack.watch()] == [(0, 1), (0, 0)], "and once that it is over"
+
+
+def test_a_request_of_before_a_deploy_is_held_by_the_policy_of_now(stack):
+    """The code location that asked was not restarted since; the run reads the declarations anew."""
+    stack = stack()
+    stack.arrive((2, 9.0, "2024-01-04 23:00"), at="2024-01-06 00:00")
+    stack.look()
+    (request,) = stack.asked()
+    assert keys.HOLD_TAG not in request.tags
+    stack.tiny.edit("user_activity.yml", "policy: recompute", "policy: version")
+    stack.tiny.deploy()
+    stack.registry = stack.tiny.registry
+    assert stack.run(request).success
+    assert stack.values[2, "01-05"] == 1
+    assert stack.numbers() == {"held": 1}
+
+
+def test_late_names_all_kept_sets_without_the_rows_and_just_the_late_partitions(stack, command):
+    stack = stack()
+    labels = arrow([{"user_id": 2, "event_timestamp": instant("2024-01-05 12:00")}])
+    store = FeatureStore(stack.settings, stack.registry)
+    store.create_training_set(labels, "user_activity", name="first")
+    stack.arrive((2, 9.0, "2024-01-04 23:00"), at="2024-01-06 00:00")
+    stack.look()
+    (request,) = stack.asked()
+    stack.run(request)
+    store.create_training_set(labels, "user_activity", name="second")
+    for event in ("2024-01-04 22:00", "2024-01-02 22:00"):
+        stack.tiny.add_events((2, 9.0, event), late=instant("2024-01-20 00:00") - instant(event))
+    stack.tiny.load_through("2024-01-20 00:00")
+    stack.look()
+    (entry,) = json.loads(command("--json").output)["views"]
+    assert entry["training_sets"] == ["first@1", "second@1"]
+    spans = adjacent([parse_partition_key(one["partition"], Grain.DAY) for one in entry["partitions"]], at_most=9)
+    assert entry["next"].count("feature-platform backfill") == len(spans)
 
 
 def test_what_is_rejected_is_not_computed_again_for_the_same_rows(stack, command):

@@ -15,6 +15,7 @@
     ├── BatchRejectedError          rows of a batch break the contract of batches
     ├── ComputationError            the SQL of a feature view failed
     ├── MemoryLimitError            DuckDB needed more memory than it is given
+    ├── DiskFullError               a disk has no room for what was to be written
     ├── CheckFailedError            a blocking check failed; the batch stays unpublished
     ├── SourceNotReadyError         a source has not been loaded far enough yet          (Transient)
     ├── StoreUnavailableError       Valkey cannot be reached                             (Transient)
@@ -191,6 +192,10 @@ class ComputationError(FeaturePlatformError):
 
 class MemoryLimitError(FeaturePlatformError):
     """DuckDB needed more memory than it is given, and could not spill the rest; nothing was written."""
+
+
+class DiskFullError(FeaturePlatformError):
+    """A disk has no room for what was to be written; what was there before is whole."""
 
 
 class CheckFailedError(FeaturePlatformError):

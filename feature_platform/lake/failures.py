@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import duckdb
 
 from feature_platform.errors import (
+    DiskFullError,
     FeaturePlatformError,
     LakeConflictError,
     LedgerUnavailableError,
@@ -27,6 +28,8 @@ _NO_POSTGRES = re.compile(
     re.IGNORECASE,
 )
 _NO_MEMORY = re.compile(r"Out of Memory Error|OutOfMemoryException|failed to offload data block", re.IGNORECASE)
+
+_NO_ROOM = re.compile(r"No space left on device|Disk quota exceeded", re.IGNORECASE)
 
 
 def known_failure(message: str, *, doing: str) -> FeaturePlatformError | None:
@@ -50,6 +53,12 @@ def known_failure(message: str, *, doing: str) -> FeaturePlatformError | None:
             found=message,
             hint=f"set {PREFIX}DUCKDB_MEMORY to more (each process may use that much), take fewer partitions at once,"
             " or make room where it spills to",
+        )
+    if _NO_ROOM.search(message):
+        return DiskFullError(
+            f"{doing} needed more room than its disk has",
+            found=message,
+            hint="make room, and try again (docs/runbooks/disk-full.md says where)",
         )
     return None
 

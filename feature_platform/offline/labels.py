@@ -27,6 +27,8 @@ from feature_platform.offline.point_in_time import LABEL_ID, LABELS
 
 _BESIDE_THE_TIME = frozenset({AS_OF, IS_OUTAGE, "_position", "_of"})
 """Columns that tables of the join have beside the labels' keys and time."""
+_NUMBERS_OF_ROWS = frozenset({"file_row_number", "_row", "_nth"})
+"""Columns that `explain` and `diff` read of a kept set."""
 _INTEGERS = frozenset(
     {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
 )
@@ -89,12 +91,15 @@ def write_labels(
     """Stream labels to a Parquet file, in their order. Their values are validated by whoever loads them from there.
 
     Raises:
-        RequestError: this kind of input is unknown, or its columns cannot be told apart.
+        RequestError: this kind of input is unknown, its columns cannot be told apart, or have names by which the rows
+            of kept sets are found.
         EntityError: a key column is missing.
         TimestampError: the time is missing.
     """
     with open_labels(connection, entity_df, timestamp_column=timestamp_column, doing="keeping the labels") as given:
         _check_names(given.names, views, timestamp_column)
+        for name in _NUMBERS_OF_ROWS.intersection(given.names):
+            raise RequestError(f"the labels have a column {name}", hint="rename it: in a kept set rows are found by it")
         copy_to_parquet(connection, f"select * from {given.relation.sql}", path, given.relation.parameters)
 
 

@@ -357,6 +357,14 @@ def test_an_outage_is_replayed_as_the_service_declares(tale: Tale) -> None:
         labels, "departure_delay", name="replayed", outages="as_recorded", provenance=True
     )
     assert kept.to_arrow()["pulse__provenance"].to_pylist() == ["served_exact", "outage"]
+    declared = replace(registry, services={service.name: replace(service, outage=OutagePolicy.EXCLUDE)})
+    store = replace(tale.platform, registry=declared).store
+    reversed_labels = labels.take([1, 0])  # the excluded one comes first
+    for name, outages in (("whole", None), ("less", "as_recorded")):
+        store.create_training_set(reversed_labels, service.name, name=name, outages=outages)
+    diff = store.diff_training_sets("whole", "less")
+    assert (diff.matched_by, diff.matched, diff.only_in_a, diff.only_in_b) == (("e", "event_timestamp"), 1, 1, 0)
+    assert [column.changed for column in diff.columns] == [0] * len(diff.columns)
     (view, *_) = tale.platform.store.explain_training_set("replayed", row=1).views
     assert view.agrees
     assert view.basis == "in an outage of store default: nothing is given"

@@ -22,7 +22,14 @@ from feature_platform.cli.training_sets import training_set
 from feature_platform.domain.feature_view import Column
 from feature_platform.domain.types import ColumnType, ListType
 from feature_platform.domain.windows import Grain, Partition
-from feature_platform.errors import DamagedFileError, LockBusyError, NameTakenError, RequestError, UnknownNameError
+from feature_platform.errors import (
+    DamagedFileError,
+    DiskFullError,
+    LockBusyError,
+    NameTakenError,
+    RequestError,
+    UnknownNameError,
+)
 from feature_platform.lake.sql import batches_table, build_add_columns
 from feature_platform.ledger import Ledger, training_set_lock
 from feature_platform.offline.parquet import copy_to_parquet, read_content, writer_for
@@ -136,7 +143,8 @@ def test_of_two_that_make_one_name_one_wins(platform: Platform, labels) -> None:
 def test_what_cannot_be_made_leaves_nothing(platform: Platform, labels) -> None:
     root = Path(platform.settings.training_sets_root)
     naive = labels.set_column(3, "event_timestamp", labels["event_timestamp"].cast(pa.timestamp("us")))
-    for wrong in (naive, labels.drop_columns(["carrier"]), "/nowhere.parquet"):
+    numbered = labels.append_column("file_row_number", labels["gate"])
+    for wrong in (naive, labels.drop_columns(["carrier"]), "/nowhere.parquet", numbered):
         with pytest.raises(RequestError):
             platform.store.create_training_set(wrong, "departure_delay")
 
@@ -254,6 +262,13 @@ def test_what_cannot_be_made_again_says_why(platform: Platform, labels, monkeypa
     assert again.verdict is Verdict.SAME_CONTENT
     assert again.content_hash == again.expected_content_hash == kept.manifest.data.content_hash
     assert again.sha256 != again.expected_sha256
+    # a full disk says nothing about the set
+    monkeypatch.setattr(
+        "feature_platform.offline.training_set.copy_to_parquet",
+        lambda connection, select, path, **_: copy_to_parquet(connection, select, Path("/dev/full")),
+    )
+    with pytest.raises(DiskFullError, match=r"writing data\.parquet"):
+        store.reproduce_training_set("departure_delay")
     monkeypatch.undo()
 
     Path(kept.path).write_bytes(b"")
@@ -362,7 +377,9 @@ def test_why_a_row_holds_its_values(platform: Platform, labels) -> None:
     assert dead.rows[0].fate is Fate.EXPIRED
     for wrong_ask, says in (
         ({"row": 99}, "rows 0 to 3"),
-        ({}, "no row is asked"),
+        ({}, r"no row is asked[\s\S]*--row 0"),
+        ({"row": 1, "where": {"carrier": "AA"}}, "both by its number"),
+        ({"where": {"carrier": "ZZ"}, "time": at(2)}, r"carrier=ZZ, at 2026-03-03T00"),
         ({"where": {"x": "1"}}, "column 'x'"),
     ):
         with pytest.raises(RequestError, match=says):

@@ -137,12 +137,13 @@ def _identity(one: Manifest, other: Manifest) -> tuple[str, ...]:
 
 
 def _matching_columns(one: Manifest, other: Manifest) -> tuple[str, ...]:
-    """Columns to match rows by; none if the labels are the very same, so that places match.
+    """Columns to match rows by; none if both sets have every row of the very same labels, so that places match.
 
     Raises:
         RequestError: the labels have no columns in common that could match.
     """
-    if one.labels.sha256 == other.labels.sha256:
+    whole = one.labels.rows == one.row_count and other.labels.rows == other.row_count  # an outage may exclude some
+    if whole and one.labels.sha256 == other.labels.sha256:
         return ()
     columns = tuple(name for name in _identity(one, other) if name in other.label_columns)
     if one.timestamp_column != other.timestamp_column or columns == (one.timestamp_column,):

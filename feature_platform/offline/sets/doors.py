@@ -109,6 +109,7 @@ class TrainingSetDoors:
 
         Raises:
             UnknownNameError: there is no such set.
+            Transient, MemoryLimitError, DiskFullError: it was not found out whether the set can be made.
         """
         return reproducing.reproduce_training_set(self._store, self.training_set(name), out, progress)
 

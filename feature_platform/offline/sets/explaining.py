@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -130,8 +130,12 @@ def _find_row(
     """The number of the row, how many rows were meant, and its values.
 
     Raises:
-        RequestError: there is no such row, or none was asked for.
+        RequestError: there is no such row, none was asked for, or one in two ways.
     """
+    if asked.row is not None and (asked.where or asked.time):
+        raise RequestError(
+            "a row is asked for both by its number and by its values", allowed="its number, or its values and time"
+        )
     if asked.row is not None:
         condition, parameters = f"{_ROW} = $row", {"row": asked.row}
     else:
@@ -142,7 +146,7 @@ def _find_row(
     if not matching:
         raise RequestError(
             f"{manifest.key} has no such row",
-            found=f"row {asked.row}" if asked.row is not None else ", ".join(f"{k}={v}" for k, v in parameters.items()),
+            found=f"row {asked.row}" if asked.row is not None else ", ".join(_said(asked)),
             allowed=f"rows 0 to {manifest.row_count - 1}" if manifest.row_count else "(the set is empty)",
         )
     result = connection.execute(f"select * from {source} where {_ROW} = $row", {"row": first})
@@ -165,8 +169,18 @@ def _condition(manifest: Manifest, asked: Asked) -> tuple[str, dict[str, Any]]:
         parameters["time"] = aware_utc(asked.time, "the label's time")
         conditions.append(f"{quote(manifest.timestamp_column)} = $time")
     if not conditions:
-        raise RequestError("no row is asked for", allowed="a row number, or values of the labels' columns")
+        raise RequestError(
+            "no row is asked for",
+            allowed="a row number, or values of the labels' columns",
+            hint=f"on the command line: --row 0, or --key {manifest.label_columns[0]}=… and --at with the label's time",
+        )
     return " and ".join(conditions), parameters
+
+
+def _said(asked: Asked) -> Iterator[str]:
+    yield from (f"{column}={text}" for column, text in asked.where.items())
+    if asked.time is not None:
+        yield f"at {asked.time.isoformat()}"
 
 
 def _explain_view(

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING
 
 from feature_platform import lake
 from feature_platform.domain.batch import PublishedBatch
-from feature_platform.errors import DamagedFileError, FeaturePlatformError
+from feature_platform.errors import (
+    DamagedFileError,
+    DiskFullError,
+    FeaturePlatformError,
+    MemoryLimitError,
+    Transient,
+)
 from feature_platform.lake.sql import batches_table, quote_literal
 from feature_platform.offline.parquet import read_content
 from feature_platform.offline.sets.creating import Progress, versions
@@ -73,6 +79,8 @@ def reproduce_training_set(
         made = Path(directory) / "data.parquet"
         try:
             used = _make(store, kept, made, progress)
+        except (Transient, MemoryLimitError, DiskFullError):
+            raise  # it says nothing about the set
         except FeaturePlatformError as error:
             reasons.append(str(error))
             return _reproduction(manifest, Verdict.IMPOSSIBLE, reasons)

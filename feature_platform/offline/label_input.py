@@ -105,8 +105,7 @@ def _select(schema: pa.Schema, source: str) -> str:
 
 def _to_arrow(entity_df: Any, timestamp_column: str) -> pa.Table | pa.RecordBatchReader:
     try:
-        # looked at by name: pandas is imported only by who uses it. Its own Arrow stream would add the index.
-        if type(entity_df).__module__.partition(".")[0] == "pandas" and hasattr(entity_df, "columns"):
+        if _is_frame(entity_df):
             _check_objects(entity_df, timestamp_column)
             return pa.Table.from_pandas(entity_df, preserve_index=False)
         if isinstance(entity_df, pa.Table):
@@ -125,6 +124,13 @@ def _to_arrow(entity_df: Any, timestamp_column: str) -> pa.Table | pa.RecordBatc
         allowed=_ACCEPTED,
         hint="record batches in a list or generator: pyarrow.RecordBatchReader.from_batches(schema, batches)",
     )
+
+
+def _is_frame(entity_df: Any) -> bool:
+    """Whether it is a frame of pandas or of somebody's subclass: the Arrow stream of these would add the index."""
+    # looked at by name: pandas is imported only by who uses it
+    kinds = {kind.__module__.partition(".")[0] for kind in type(entity_df).__mro__}
+    return "pandas" in kinds and hasattr(entity_df, "columns")
 
 
 def _check_objects(frame: Any, column: str) -> None:

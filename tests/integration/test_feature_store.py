@@ -249,11 +249,18 @@ def test_instants_of_which_some_have_no_zone_are_refused(filled: Platform) -> No
         labels = pd.DataFrame({"carrier": "AA", "event_timestamp": pd.Series(times, dtype=object)})
         with pytest.raises(TimestampError, match=r"some times[\s\S]*1 of 2, first in row"):
             filled.store.get_historical_features(labels, "carrier_delays")
-    zones = pd.Series([at(2, 9), at(2, 9).astimezone(timezone(-7 * HOUR))], dtype=object)
+    zones = pd.Series([at(2, 9), at(2, 9).astimezone(timezone(-7 * HOUR))], dtype=object, index=["x", "y"])
+
+    class Frame(pd.DataFrame):
+        """Somebody's own."""
+
     with filled.store.get_historical_features(
-        pd.DataFrame({"carrier": "AA", "event_timestamp": zones}), "carrier_delays"
+        Frame({"carrier": "AA", "event_timestamp": zones}), "carrier_delays"
     ) as features:
+        assert features.to_arrow().column_names == ["carrier", "event_timestamp", "delay", "flights"]
         assert features.to_arrow()["event_timestamp"].to_pylist() == [at(2, 9)] * 2
+    with pytest.raises(TimestampError, match="some times"):
+        filled.store.get_historical_features(Frame(labels), "carrier_delays")
 
 
 def test_directories_are_no_columns_of_a_label_file(filled: Platform, tmp_path) -> None:

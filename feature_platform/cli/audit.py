@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from feature_platform.cli.output import json_option, print_json, print_table
+from feature_platform.cli.output import json_option, print_json, print_table, progress_bars
 from feature_platform.cli.params import Instant
 from feature_platform.declaration import load_registry
 from feature_platform.settings import Settings
@@ -92,18 +91,12 @@ def leakage(
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[OnProgress]:
     """A line on the terminal that says which partition is rebuilt; nothing where there is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.fields[view]}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    shown = Console(stderr=True, highlight=False)
-    disable = quiet or not sys.stderr.isatty()
-    with Progress(*columns, TextColumn("{task.description}"), console=shown, transient=True, disable=disable) as bar:
-        task = bar.add_task("starting dbt and DuckDB", total=None, view="")
+    with progress_bars("{task.fields[doing]}", shown=not quiet) as bars:
+        task = bars.add_task("", total=None, doing="starting dbt and DuckDB")
 
         def draw(progress: AuditProgress) -> None:
-            bar.update(
-                task, view=progress.view, completed=progress.done, total=progress.total, description=progress.doing
+            bars.update(
+                task, description=progress.view, completed=progress.done, total=progress.total, doing=progress.doing
             )
 
         yield draw

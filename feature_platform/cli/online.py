@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from feature_platform.cli.output import json_option, print_json, print_table
+from feature_platform.cli.output import json_option, print_json, print_table, progress_bars
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.errors import EntityError, RequestError, chosen_from
@@ -20,6 +20,8 @@ from feature_platform.online.keys import parse_text
 from feature_platform.settings import Settings
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from feature_platform.declaration import FeatureRegistry
     from feature_platform.sync import SyncResult
 
@@ -140,23 +142,10 @@ def _choose(registry: FeatureRegistry, refs: tuple[str, ...], *, every: bool) ->
 
 
 @contextmanager
-def _progress(*, shown: bool) -> Iterator[Callable[[str, str, int, int], None] | None]:
-    """A bar per view and store on the terminal's standard error."""
-    if not shown:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeElapsedColumn(),
-    )
+def _progress(*, shown: bool) -> Iterator[Callable[[str, str, int, int], None]]:
+    """A bar per view and store."""
     tasks: dict[tuple[str, str], TaskID] = {}
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with progress_bars("{task.fields[speed]}", shown=shown) as bars:
 
         def told(store: str, view: str, done: int, total: int) -> None:
             if (store, view) not in tasks:

@@ -6,7 +6,8 @@ import dataclasses
 import enum
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +15,7 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
     from rich.table import Table
     from rich.text import Text
 
@@ -64,6 +66,36 @@ def print_table(titles: Iterable[str], rows: Iterable[Sequence[str | Text]], *, 
         console().print(made)
     else:
         click.echo(empty)
+
+
+def progress_bars(*fields: str, shown: bool = True) -> Progress:
+    """Bars on standard error while something lasts, if it is a terminal.
+
+    Args:
+        fields: texts behind the count, e.g. `{task.fields[speed]}`.
+        shown: otherwise nothing is drawn.
+    """
+    from rich.console import Console  # not needed for --help
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *map(TextColumn, fields),
+        TimeElapsedColumn(),
+        console=Console(stderr=True, highlight=False),
+        transient=True,
+        disable=not shown or not sys.stderr.isatty(),
+    )
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
+    """One bar, drawn by a call with what is done and how much there is, if that is known."""
+    with progress_bars() as bars:
+        task = bars.add_task(label, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 def counted(count: int, noun: str) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from feature_platform.cli.output import json_option, print_json, print_table
+from feature_platform.cli.output import json_option, print_json, print_table, progress_bar
 from feature_platform.declaration import load_registry
 from feature_platform.settings import Settings
 
@@ -66,7 +64,7 @@ def parity(
     registry = load_registry(settings.manifest_path)
     reports: list[ParityReport] = []
     for view in registry.views_named(views) if views else registry.served_views:
-        with _progress(view.key) as progress:
+        with progress_bar(view.key) as progress:
             report = check_parity(
                 settings,
                 registry,
@@ -95,21 +93,6 @@ def _exit_code(reports: Iterable[ParityReport]) -> int:
     if not differing:
         return 0
     return EXIT_LATE if all(report.only_late for report in differing) else EXIT_DIFFERS
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar, if somebody looks."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(label, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 def _print_report(report: ParityReport) -> None:

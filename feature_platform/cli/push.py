@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from feature_platform.cli.output import counted, json_option, print_json
+from feature_platform.cli.output import counted, json_option, print_json, progress_bar
 from feature_platform.declaration import FeatureRegistry, load_registry
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
 from feature_platform.domain.types import ColumnType, DecimalType
@@ -63,19 +63,15 @@ def push(*, view: str, file: Path | None, drain: bool, as_json: bool) -> None:
 
 
 def _push(settings: Settings, registry: FeatureRegistry, view: str, file: Path) -> dict[str, Any]:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from feature_platform.sync.push import FeaturePusher  # loads DuckDB and pyarrow
 
     rows = pushes = 0
     problem = ""
-    with FeaturePusher(settings, registry) as pusher, Progress(console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task("pushing", total=None)
+    with FeaturePusher(settings, registry) as pusher, progress_bar("pushing") as progress:
         for part in _parts(file, registry.view(view)):
             result = pusher.push(view, part)
-            bars.update(task, completed=rows + result.rows)
             rows, pushes, problem = rows + result.rows, pushes + len(result.numbers), problem or result.problem
+            progress(rows, None)
     return {"rows": rows, "pushes": pushes, "acknowledged": not problem, "problem": problem}
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from feature_platform.cli.offline import open_store
-from feature_platform.cli.output import json_option, print_json, print_table
+from feature_platform.cli.output import counted, json_option, print_json, print_table, progress_bar
 from feature_platform.cli.params import Instant
 from feature_platform.cli.training_set_texts import text_of
 from feature_platform.settings import Settings
@@ -27,21 +27,15 @@ def drain(*, as_json: bool) -> None:
 
     The Dagster asset serving/served_features does the same every quarter of an hour.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from feature_platform.served_log import drain_stores  # loads DuckDB and pyarrow
 
-    with Progress(console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task("draining", total=None)
-        settings = Settings.from_env()
-        results = drain_stores(settings, progress=lambda done, of: bars.update(task, completed=done, total=of))
+    with progress_bar("draining") as progress:
+        results = drain_stores(Settings.from_env(), progress=progress)
     if as_json:
         print_json(results)
         return
     for result in results:
-        requests = "1 request" if result.entries == 1 else f"{result.entries} requests"
-        click.echo(f"{requests} of store {result.store}: {result.rows} rows")
+        click.echo(f"{counted(result.entries, 'request')} of store {result.store}: {result.rows} rows")
         for count, what in (
             (result.lost, "were removed by the stream's cap before they were drained"),
             (result.dropped, "were dropped by clients"),
@@ -71,7 +65,7 @@ def skew(request_id: str | None, since: datetime | None, until: datetime | None,
 
 
 def _print(report: SkewReport) -> None:
-    click.echo(f"{report.requests} request{'' if report.requests == 1 else 's'} of store {report.store}")
+    click.echo(f"{counted(report.requests, 'request')} of store {report.store}")
     print_table(
         ("view", "rows", "compared", "status", "account", "judged", "differing", "causes", "basis of the account"),
         (

@@ -13,8 +13,7 @@ from feature_platform.cli.output import json_option, print_json, print_table
 from feature_platform.declaration import FeatureRegistry, load_registry
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_view import FeatureView
-from feature_platform.domain.late_data import named
-from feature_platform.domain.windows import parse_partition_key
+from feature_platform.domain.windows import format_partitions, parse_partition_key
 from feature_platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ def approve(view: str, partitions: tuple[str, ...], *, as_json: bool) -> None:
     with Ledger.connect(settings.ledger_url) as ledger:
         published = ledger.approve(_waiting(ledger, declared, partitions))
     if not as_json:
-        click.echo(f"{declared.key}: published {named([one.partition for one in published])}")
+        click.echo(f"{declared.key}: published {format_partitions(one.partition for one in published)}")
     entities = None
     if declared.is_served:
         from feature_platform.sync import sync  # imports DuckDB and pyarrow
@@ -153,7 +152,7 @@ def reject(view: str, partitions: tuple[str, ...], *, reason: str, as_json: bool
     if as_json:
         print_json({"view": declared.key, "rejected": [one.batch.partition.key for one in held]})
     else:
-        click.echo(f"{declared.key}: rejected {named([one.batch.partition for one in held])}")
+        click.echo(f"{declared.key}: rejected {format_partitions(one.batch.partition for one in held)}")
 
 
 def _deployed() -> tuple[Settings, FeatureRegistry]:
@@ -201,7 +200,7 @@ def _print(report: LateReport) -> None:
         click.echo()
         click.secho(f"{entry.view}: {len(entry.partitions)} partition(s) {entry.state}", bold=True, nl=False)
         click.echo(f"  (policy {entry.policy}, window {format_duration(entry.window)}; {entry.owner})")
-        click.echo(f"  which:    {named([one.partition for one in entry.partitions])}")
+        click.echo(f"  which:    {format_partitions(one.partition for one in entry.partitions)}")
         each = ", each counted in every partition" * (len(entry.partitions) > 1)
         click.echo(f"  missed:   {entry.late_rows:,} row(s){each}, up to {format_duration(entry.longest_lag)} late")
         click.echo(f"  cost:     {entry.compute_seconds:.1f} s, {entry.rows_to_compute:,} rows, as they took last time")

@@ -7,12 +7,11 @@ late is recorded by a scan, what is late *now* follows from that and from the ba
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from feature_platform.domain.feature_view import LateData, LatePolicy
-from feature_platform.domain.windows import Partition, adjacent
+from feature_platform.domain.windows import Partition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +124,7 @@ class LatePartition:
 _ATTEMPTS = {"held": LateState.HELD, "rejected": LateState.REJECTED, "failed": LateState.FAILED}
 
 
-def judge(late: LatePartition, policy: LateData) -> LateState:
+def judge_late(late: LatePartition, policy: LateData) -> LateState:
     """What the policy says of a late partition."""
     if late.attempt is not None:
         return _ATTEMPTS.get(late.attempt, LateState.RUNNING)
@@ -135,17 +134,3 @@ def judge(late: LatePartition, policy: LateData) -> LateState:
         return LateState.BEYOND if beyond and policy.window else LateState.IGNORED
     # if some came within the window, the partition is computed again, and reads the others as well
     return LateState.BEYOND if late.first_arrival - late.partition.end > policy.window else LateState.DUE
-
-
-def named(partitions: Sequence[Partition]) -> str:
-    """Partitions for people, as ranges of keys.
-
-    >>> from datetime import UTC
-    >>> from feature_platform.domain.windows import Grain, partition_starting
-    >>> named([partition_starting(datetime(2026, 3, day, tzinfo=UTC), Grain.DAY) for day in (1, 2, 5)])
-    '2026-03-01 to 2026-03-02, 2026-03-05'
-    """
-    shown = 5
-    spans = adjacent(partitions)
-    texts = [span[0].key if len(span) == 1 else f"{span[0].key} to {span[-1].key}" for span in spans[:shown]]
-    return ", ".join(texts) + (f" and {len(spans) - shown} more ranges" if len(spans) > shown else "")

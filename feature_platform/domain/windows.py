@@ -138,3 +138,15 @@ def adjacent(partitions: Iterable[Partition], *, at_most: int | None = None) -> 
         else:
             spans.append([partition])
     return tuple(map(tuple, spans))
+
+
+def format_partitions(partitions: Iterable[Partition]) -> str:
+    """Partitions for people, as ranges of keys.
+
+    >>> format_partitions([partition_starting(datetime(2026, 3, day, tzinfo=UTC), Grain.DAY) for day in (1, 2, 5)])
+    '2026-03-01 to 2026-03-02, 2026-03-05'
+    """
+    shown = 5
+    spans = adjacent(partitions)
+    texts = [span[0].key if len(span) == 1 else f"{span[0].key} to {span[-1].key}" for span in spans[:shown]]
+    return ", ".join(texts) + (f" and {len(spans) - shown} more ranges" if len(spans) > shown else "")

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.feature_view import FeatureView
-from feature_platform.domain.late_data import Lags, LatePartition, LateState, judge
+from feature_platform.domain.late_data import Lags, LatePartition, LateState, judge_late
 from feature_platform.domain.windows import Partition, adjacent
 from feature_platform.late_data.chain import scannable
 from feature_platform.ledger import Ledger
@@ -104,7 +104,7 @@ class LateReport:
 
 def partitions_by_state(ledger: Ledger, view: FeatureView) -> dict[str, int]:
     """How many late partitions of a view are in which state; none that is zero."""
-    found = Counter(judge(late, view.late_data) for late in ledger.late_partitions(view.key))
+    found = Counter(judge_late(late, view.late_data) for late in ledger.late_partitions(view.key))
     return {state.value: found[state] for state in LateState if found[state]}
 
 
@@ -140,7 +140,7 @@ def _sources(ledger: Ledger, registry: FeatureRegistry) -> tuple[SourceLateness,
 def _entries(ledger: Ledger, registry: FeatureRegistry, view: FeatureView) -> tuple[LateEntry, ...]:
     by_state: defaultdict[LateState, list[LatePartition]] = defaultdict(list)
     for late in ledger.late_partitions(view.key):
-        by_state[judge(late, view.late_data)].append(late)
+        by_state[judge_late(late, view.late_data)].append(late)
     if not by_state:
         return ()
     affected = _affected_sets(ledger, view)

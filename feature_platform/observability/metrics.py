@@ -16,7 +16,7 @@ from prometheus_client import Metric
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_view import FeatureView
-from feature_platform.domain.late_data import LateState, judge
+from feature_platform.domain.late_data import LateState, judge_late
 from feature_platform.ledger import Ledger
 from feature_platform.observability.canaries import canary_metrics
 from feature_platform.observability.families import counter, gauge
@@ -254,7 +254,8 @@ def _totals(ledger: Ledger) -> Iterator[Metric]:
 def _late(ledger: Ledger, registry: FeatureRegistry) -> Iterator[Metric]:
     views = tuple(registry.views.values())
     states = {
-        view.key: Counter(judge(late, view.late_data) for late in ledger.late_partitions(view.key)) for view in views
+        view.key: Counter(judge_late(late, view.late_data) for late in ledger.late_partitions(view.key))
+        for view in views
     }
     yield gauge(
         "view_late_partitions",

@@ -12,8 +12,8 @@ from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_service import FeatureService
 from feature_platform.domain.feature_view import FeatureView, Source
-from feature_platform.domain.late_data import LateState, judge, named
-from feature_platform.domain.windows import floor, partition_starting
+from feature_platform.domain.late_data import LateState, judge_late
+from feature_platform.domain.windows import floor, format_partitions, partition_starting
 from feature_platform.ledger import BatchHistory, HeldBatch, Ledger
 from feature_platform.observability.freshness import (
     Freshness,
@@ -260,7 +260,7 @@ def _differs(registry: FeatureRegistry, view: FeatureView, ledger: Ledger, store
 
 def _late(registry: FeatureRegistry, view: FeatureView, ledger: Ledger, *, now: datetime) -> Iterator[Problem]:
     """Rows that came after the window of the view's policy, and recomputations that never began."""
-    found = [(late, judge(late, view.late_data)) for late in ledger.late_partitions(view.key)]
+    found = [(late, judge_late(late, view.late_data)) for late in ledger.late_partitions(view.key)]
     beyond = [late for late, state in found if state is LateState.BEYOND]
     overdue = [late for late, state in found if state is LateState.DUE and now - late.found_at > LATE_AFTER]
     if not beyond and not overdue:
@@ -269,10 +269,12 @@ def _late(registry: FeatureRegistry, view: FeatureView, ledger: Ledger, *, now: 
     if beyond:
         said.append(
             f"{len(beyond)} partition(s) miss rows that came more than {format_duration(view.late_data.window)} after"
-            f" their end ({named([late.partition for late in beyond])}); nothing is recomputed by itself"
+            f" their end ({format_partitions(late.partition for late in beyond)}); nothing is recomputed by itself"
         )
     if overdue:
-        said.append(f"nothing recomputes {named([late.partition for late in overdue])}, though rows came too late")
+        said.append(
+            f"nothing recomputes {format_partitions(late.partition for late in overdue)}, though rows came too late"
+        )
     yield problem_of_view(
         "late",
         view,
@@ -290,7 +292,7 @@ def _held(registry: FeatureRegistry, view: FeatureView, held: Sequence[HeldBatch
         view,
         registry,
         severity="warn",
-        message=f"{view.key}: {named([one.batch.partition for one in held])} computed again for late rows, held since"
-        f" {format_duration(max(one.age for one in held))}; look with `feature-platform late diff {view.key}`, then"
-        f" `late approve` or `late reject`",
+        message=f"{view.key}: {format_partitions(one.batch.partition for one in held)} computed again for late rows,"
+        f" held since {format_duration(max(one.age for one in held))}; look with `feature-platform late diff {view.key}`,"
+        f" then `late approve` or `late reject`",
     )

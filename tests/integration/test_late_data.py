@@ -14,7 +14,7 @@ import pytest
 from run_workers import scan_and_die, start
 from tiny_platform import SOURCE, TinyPlatform, instant
 
-from feature_platform.domain.late_data import LateState, judge
+from feature_platform.domain.late_data import LateState, judge_late
 from feature_platform.lake import connect
 from feature_platform.late_data import preview, scan_all, sources_behind
 from feature_platform.ledger import Ledger
@@ -46,7 +46,7 @@ class Late:
 
     def states(self, view: str = VIEW) -> dict[str, LateState]:
         policy = self.tiny.registry.views[view].late_data
-        return {late.partition.key: judge(late, policy) for late in self.ledger.late_partitions(view)}
+        return {late.partition.key: judge_late(late, policy) for late in self.ledger.late_partitions(view)}
 
 
 @pytest.fixture

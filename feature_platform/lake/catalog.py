@@ -10,8 +10,16 @@ import psycopg2
 import psycopg2.errors
 
 from feature_platform.errors import LedgerUnavailableError, NotDeployedError
+from feature_platform.lake.sql import BATCHES_SCHEMA
 
 _CONNECT_TIMEOUT_SECONDS = 10
+_ADDED = """
+select sum(f.file_size_bytes), sum(f.record_count)
+from ducklake_data_file f
+join ducklake_table t on t.table_id = f.table_id and t.end_snapshot is null
+join ducklake_schema s on s.schema_id = t.schema_id and s.end_snapshot is null
+where s.schema_name = %s and t.table_name = %s and f.begin_snapshot > %s
+"""
 
 
 def query_catalog(lake_catalog: str, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
@@ -36,6 +44,15 @@ def query_catalog(lake_catalog: str, statement: str, parameters: Sequence[object
             found=str(error).strip(),
             hint="start it with `feature-platform up`, or check FEATURE_PLATFORM_LAKE_CATALOG",
         ) from error
+
+
+def bytes_per_row(lake_catalog: str, table: str, *, since: int) -> float | None:
+    """Of the files added to a table of batches since a snapshot; None if there are none.
+
+    Raises: as `query_catalog`.
+    """
+    ((size, rows),) = query_catalog(lake_catalog, _ADDED, (BATCHES_SCHEMA, table, since))
+    return float(size) / float(rows) if rows else None
 
 
 def newest_snapshot(lake_catalog: str) -> int:

@@ -27,7 +27,7 @@ from feature_platform.errors import (
     NotDeployedError,
     reason_of,
 )
-from feature_platform.lake.catalog import newest_snapshot
+from feature_platform.lake.catalog import bytes_per_row, newest_snapshot
 from feature_platform.lake.failures import lake_errors
 from feature_platform.ledger import Ledger, deployment_lock
 from feature_platform.materialization import dbt_run
@@ -198,15 +198,18 @@ def _measure(
     run: _Run, lake: duckdb.DuckDBPyConnection, partitions: Sequence[Partition], snapshot: int
 ) -> tuple[Measured, ...]:
     """Record that the rows are there, and what they cost."""
+    view = run.view
     with run.timed("measure"):
         measured = measure(
             lake,
             run.view,
             run.batches,
-            since_snapshot=snapshot,
+            # few rows lie in the catalog and in no file
+            bytes_per_row=bytes_per_row(run.settings.lake_catalog, run.view.table, since=snapshot)
+            or run.view.row_bytes,
             seconds=run.model_seconds,
             peak_memory_bytes=peak_memory(),
-            watermarks=source_watermarks(lake, run.view, partitions, snapshot=snapshot),
+            watermarks=source_watermarks(lake, view, partitions, snapshot=snapshot),
             lookbacks=run.lookbacks,
         )
         run.ledger.record_computed(measured)

@@ -17,9 +17,7 @@ import duckdb
 from feature_platform.domain.batch import Batch, Measured, SourceRead
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.windows import Partition
-from feature_platform.lake.sql import BATCHES_SCHEMA, batches_rows, quote_literal
-
-_METADATA = '"__ducklake_metadata_lake"'
+from feature_platform.lake.sql import batches_rows
 
 
 def measure(
@@ -27,7 +25,7 @@ def measure(
     view: FeatureView,
     batches: Sequence[Batch],
     *,
-    since_snapshot: int,
+    bytes_per_row: float,
     seconds: float,
     peak_memory_bytes: int,
     watermarks: Mapping[Partition, Mapping[str, datetime | None]],
@@ -38,7 +36,6 @@ def measure(
         lake.execute(f"select _batch_id, count(*) from {batches_rows(view, batches)} as written group by 1").fetchall()
     )
     seconds_of = divide([batch.batch_id for batch in batches], rows, seconds)
-    bytes_per_row = _bytes_per_row(lake, view, since_snapshot)
     return tuple(
         Measured(
             batch_id=batch.batch_id,
@@ -64,21 +61,6 @@ def divide(batch_ids: Sequence[str], rows: Mapping[str, int], seconds: float) ->
     """
     total = sum(rows.values())
     return {one: seconds * (rows.get(one, 0) / total if total else 1 / len(batch_ids)) for one in batch_ids}
-
-
-def _bytes_per_row(lake: duckdb.DuckDBPyConnection, view: FeatureView, since_snapshot: int) -> float:
-    """Of the files added to the view's table since then; few rows lie in the catalog instead and are estimated."""
-    found = lake.execute(
-        f"select sum(file_size_bytes), sum(record_count) from {_METADATA}.ducklake_data_file as files"
-        f" join {_METADATA}.ducklake_table as tables using (table_id)"
-        f" join {_METADATA}.ducklake_schema as schemas on schemas.schema_id = tables.schema_id"
-        f" where files.begin_snapshot > {since_snapshot} and tables.end_snapshot is null"
-        f" and tables.table_name = {quote_literal(view.table)}"
-        f" and schemas.schema_name = {quote_literal(BATCHES_SCHEMA)}"
-    ).fetchone()
-    if found and found[1]:
-        return float(found[0]) / float(found[1])
-    return float(view.row_bytes)
 
 
 def reset_peak_memory() -> None:

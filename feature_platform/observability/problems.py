@@ -293,6 +293,6 @@ def _held(registry: FeatureRegistry, view: FeatureView, held: Sequence[HeldBatch
         registry,
         severity="warn",
         message=f"{view.key}: {format_partitions(one.batch.partition for one in held)} computed again for late rows,"
-        f" held since {format_duration(max(one.age for one in held))}; look with `feature-platform late diff {view.key}`,"
-        f" then `late approve` or `late reject`",
+        f" held since {format_duration(max(one.age for one in held))}; look with"
+        f" `feature-platform late diff {view.key}`, then `late approve` or `late reject`",
     )

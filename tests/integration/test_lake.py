@@ -16,6 +16,7 @@ import pytest
 
 from feature_platform.errors import FeaturePlatformError, LedgerUnavailableError, MemoryLimitError, NotDeployedError
 from feature_platform.lake import connect, extension_directory, scratch_directory
+from feature_platform.lake.catalog import bytes_per_row, newest_snapshot
 from feature_platform.lake.extensions import EXTENSIONS, wheel_file
 from feature_platform.lake.failures import lake_errors
 from feature_platform.lake.scratch import remove_stale
@@ -63,6 +64,17 @@ def test_rows_survive_and_readers_cannot_write(place):
         assert lake.execute("select sum(i) from lake.batches.t").fetchone() == (4950,)
         with pytest.raises(duckdb.Error, match="read-only"):
             lake.execute("insert into lake.batches.t values (1)")
+
+
+def test_bytes_of_a_row_are_those_of_the_files_added_since(place):
+    with closing(connect(place)) as lake:
+        lake.execute("create schema batches")
+        lake.execute("create table batches.t as select range as i, hash(range)::varchar as h from range(10000)")
+        before, first = newest_snapshot(place.lake_catalog), {*Path(place.lake_data).rglob("*.parquet")}
+        assert bytes_per_row(place.lake_catalog, "t", since=before) is None
+        lake.execute("insert into batches.t select range, hash(range)::varchar from range(5000)")
+    (added,) = {*Path(place.lake_data).rglob("*.parquet")} - first
+    assert bytes_per_row(place.lake_catalog, "t", since=before) == added.stat().st_size / 5000
 
 
 def test_reader_of_a_lake_that_does_not_exist(place):

@@ -223,6 +223,11 @@ def to_micros(instant: datetime) -> int:
     return (instant - EPOCH) // _MICROSECOND
 
 
+def duration_micros(length: timedelta | None) -> int | None:
+    """Microseconds of a duration, exactly; None has none."""
+    return None if length is None else length // _MICROSECOND
+
+
 def from_micros(micros: int) -> datetime:
     """The instant, in UTC.
 

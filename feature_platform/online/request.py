@@ -6,7 +6,7 @@ Rule: all that depends only on what is asked for is worked out once, in a `ReadP
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
@@ -17,7 +17,7 @@ from feature_platform.domain.naming import name_features
 from feature_platform.domain.types import INTEGER_RANGES, ColumnType, FeatureType
 from feature_platform.errors import CorruptValueError, EntityError, UnusableFeaturesError, chosen_from
 from feature_platform.online.catalog import Catalog, ViewDocument
-from feature_platform.online.codec import HEADER_BYTES, PREFIX_BYTES, decode_prefix, to_micros
+from feature_platform.online.codec import HEADER_BYTES, PREFIX_BYTES, decode_prefix, duration_micros, to_micros
 from feature_platform.online.decoding import row_decoder
 from feature_platform.online.keys import SEPARATOR, canonical_text, escape
 from feature_platform.online.result import OnlineFeatures
@@ -27,7 +27,6 @@ Entity = Mapping[str, Any]
 Entities = Sequence[Entity] | Mapping[str, Sequence[Any]]
 EntityColumns = dict[str, list[Any]]
 
-_MICROSECOND: Final = timedelta(microseconds=1)
 _SHOWN: Final = 3
 _LAYOUT: Final[Callable[[Any], bytes]] = itemgetter(slice(PREFIX_BYTES, HEADER_BYTES))
 
@@ -70,8 +69,8 @@ class ViewPlan:
             features=features,
             names=names,
             types=tuple(types[name] for name in features),
-            ttl=None if view.ttl is None else view.ttl // _MICROSECOND,
-            stale_after=None if view.stale_after is None else view.stale_after // _MICROSECOND,
+            ttl=duration_micros(view.ttl),
+            stale_after=duration_micros(view.stale_after),
             remedies={status: remedy for status, remedy in declared.items() if remedy is not Remedy.FLAG},
             defaults=tuple(
                 None if defaults.get(name) is None else parse_default(types[name], defaults[name]) for name in features

@@ -102,22 +102,22 @@ class ViewValues:
         """Per entity what the store holds; None if nothing."""
         self._now = now
         # the latest event time, as values have them, that has reached ttl
-        self._dead = dead = _threshold(now, form.ttl)
+        self._dead = dead = threshold(now, form.ttl)
         # reads all of the values, if every entity has a row, and all rows one layout
         self._alike = alike
         self.served_after = dead
         """Rows whose event time (as in their bytes) is later than this are served as they are, all others are not."""
         if form.remedies and form.remedies.get(FeatureStatus.STALE) is Remedy.DEFAULT:
-            self.served_after = max(dead, _threshold(now, form.stale_after))
+            self.served_after = max(dead, threshold(now, form.stale_after))
 
     def status(self, index: int) -> FeatureStatus:
         """What became of the view for one entity. Event times compare as their bytes do."""
-        return self._status(self.values[index], _threshold(self._now, self.form.stale_after))
+        return status_of(self.values[index], self._dead, threshold(self._now, self.form.stale_after))
 
     def statuses(self) -> list[FeatureStatus]:
         """What became of the view for every entity."""
-        stale = _threshold(self._now, self.form.stale_after)
-        return [self._status(value, stale) for value in self.values]
+        dead, stale = self._dead, threshold(self._now, self.form.stale_after)
+        return [status_of(value, dead, stale) for value in self.values]
 
     def row(self, index: int) -> Sequence[Any]:
         """The features of one entity, as the service wants them served.
@@ -169,14 +169,6 @@ class ViewValues:
             return None
         return self._alike
 
-    def _status(self, value: bytes | None, stale: bytes) -> FeatureStatus:
-        if value is None or len(value) == PREFIX_BYTES:
-            return FeatureStatus.MISSING
-        event = value[POSITION_BYTES:PREFIX_BYTES]
-        if event <= self._dead:
-            return FeatureStatus.EXPIRED
-        return FeatureStatus.STALE if event <= stale else FeatureStatus.FRESH
-
     def _decoder(self, index: int) -> RowDecoder | None:
         """What reads an entity's row; None if it has none that is served as it is."""
         value = self.values[index]
@@ -197,7 +189,17 @@ class ViewValues:
         )
 
 
-def _threshold(now: int, bound: int | None) -> bytes:
+def status_of(value: bytes | None, dead: bytes, stale: bytes) -> FeatureStatus:
+    """What a value amounts to, by the latest event times (`threshold`) that have reached ttl and are stale."""
+    if value is None or len(value) == PREFIX_BYTES:
+        return FeatureStatus.MISSING
+    event = value[POSITION_BYTES:PREFIX_BYTES]
+    if event <= dead:
+        return FeatureStatus.EXPIRED
+    return FeatureStatus.STALE if event <= stale else FeatureStatus.FRESH
+
+
+def threshold(now: int, bound: int | None) -> bytes:
     """The latest event time, as a value's prefix has it, whose age has reached the bound; before any if it has none."""
     if bound is None:
         return b""

@@ -25,11 +25,12 @@ from feature_platform.lake import connect
 from feature_platform.lake.log_tables import DRAINS, SERVED, columns_of, drains_table, served_table
 from feature_platform.lake.tables import transaction
 from feature_platform.ledger import Ledger, deployment_lock, log_drain_lock
-from feature_platform.online import FeatureStatus, catalog
-from feature_platform.online.codec import decode_prefix, layout_id_of
+from feature_platform.online import catalog
+from feature_platform.online.codec import decode_prefix, duration_micros, layout_id_of, to_micros
 from feature_platform.online.decoding import decode
 from feature_platform.online.feature_log import STREAM
 from feature_platform.online.log_format import LogEntry, LoggedView
+from feature_platform.online.view_values import status_of, threshold
 from feature_platform.online.writable import DocumentStore, open_store
 from feature_platform.settings import Settings
 
@@ -280,13 +281,9 @@ class _Reader:
     def _row(self, entry: LogEntry, one: LoggedView, number: int, key: bytes, value: bytes | None) -> tuple[Any, ...]:
         prefix = None if value is None else decode_prefix(value)
         event = None if prefix is None else prefix.event_timestamp
-        document = self._catalog.views.get(one.view)
-        status = FeatureStatus.MISSING
-        if event is not None:
-            age, ttl = entry.requested_at - event, document and document.ttl
-            stale_after = document and document.stale_after
-            status = FeatureStatus.STALE if stale_after and age >= stale_after else FeatureStatus.FRESH
-            status = FeatureStatus.EXPIRED if ttl and age >= ttl else status
+        document, now = self._catalog.views.get(one.view), to_micros(entry.requested_at)
+        dead = threshold(now, duration_micros(document.ttl if document else None))
+        stale = threshold(now, duration_micros(document.stale_after if document else None))
         return (
             self._name,
             entry.entry_id,
@@ -296,7 +293,7 @@ class _Reader:
             one.view,
             number,
             key.decode(),
-            status.value,
+            status_of(value, dead, stale).value,
             None if prefix is None else prefix.position,
             event,
             self._values(one.view, value) if entry.is_whole and event is not None and value is not None else None,

@@ -9,7 +9,7 @@ from typing import Any
 from feature_platform.declaration.findings import Reporter, Section, did_you_mean, show
 from feature_platform.declaration.manifest import Manifest, Node, config_of, meta_of, yaml_path
 from feature_platform.domain.feature_service import FeatureService
-from feature_platform.domain.training_set import MODES, DeclaredTrainingSet
+from feature_platform.domain.training_set import DeclaredTrainingSet, Mode
 from feature_platform.errors import chosen_from
 
 SECTION = "meta.training_sets"
@@ -94,7 +94,7 @@ def _labels(section: Section, manifest: Manifest) -> Node:
 def _arguments(section: Section) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     if "mode" in section.values:
-        arguments["mode"] = section.choice("mode", MODES, MODES[0])
+        arguments["mode"] = section.choice("mode", Mode, Mode.AUTO)
     for key, kind, allowed in (
         ("timestamp_column", str, "the name of the labels' column that holds their time"),
         ("store", str, "the name of an online store"),

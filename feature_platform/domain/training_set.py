@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from feature_platform.domain.feature_service import FeatureService
 
-MODES = ("auto", "served", "modelled")
-"""What may count as seen at a label's time; `offline.point_in_time.Mode` says what they mean."""
+
+class Mode(enum.StrEnum):
+    """How "what would have been seen at the label's time" is decided; DESIGN section 2."""
+
+    AUTO = "auto"
+    """Served where the view was live at the label's time, modelled before."""
+    SERVED = "served"
+    """What the online store held."""
+    MODELLED = "modelled"
+    """What would have been seen, had the view been live."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,10 +12,12 @@ from typing import Final
 
 from feature_platform.domain.feature_service import OutagePolicy
 from feature_platform.domain.serving_history import ServedHistory
+from feature_platform.domain.training_set import Mode
 from feature_platform.lake.sql import quote_identifier as quote
 from feature_platform.lake.sql import quote_instant
 from feature_platform.offline import outages
 from feature_platform.offline import point_in_time as pit
+from feature_platform.offline.modes import Outages
 from feature_platform.offline.question import Question
 
 NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,7 +36,7 @@ class Division:
     @property
     def replays(self) -> bool:
         """Whether labels in an outage are answered by the service's policy."""
-        return self.question.outages is pit.Outages.AS_RECORDED
+        return self.question.outages is Outages.AS_RECORDED
 
     @property
     def is_stale(self) -> bool:
@@ -81,9 +83,9 @@ class Division:
 
 def served_since(question: Question, history: ServedHistory | None) -> datetime | None:
     """From when on labels are served; None: none of them is."""
-    if history is None or question.mode is pit.Mode.MODELLED or not question.labels.count:
+    if history is None or question.mode is Mode.MODELLED or not question.labels.count:
         return None
-    if question.mode is pit.Mode.SERVED:
+    if question.mode is Mode.SERVED:
         return question.labels.oldest or NEVER
     live = history.live_since
     return live if live is not None and live <= (question.labels.newest or NEVER) else None

@@ -11,9 +11,11 @@ from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_service import OutagePolicy
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.serving_history import ServedHistory
+from feature_platform.domain.training_set import Mode
 from feature_platform.ledger import Acknowledged
 from feature_platform.offline import point_in_time as pit
 from feature_platform.offline.labels import Labels
+from feature_platform.offline.modes import Outages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +41,11 @@ class Question:
     features: tuple[str, ...]
     labels: Labels
     timestamp_column: str
-    mode: pit.Mode
+    mode: Mode
     plan: pit.Plan | None
     answer: str
     """Name of the table to make."""
     has_origins: bool
     """Whether the answer must be able to say where its values come from."""
-    outages: pit.Outages | None = None
+    outages: Outages | None = None
     outage_policy: OutagePolicy = OutagePolicy.NULL

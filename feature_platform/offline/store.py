@@ -20,6 +20,7 @@ from feature_platform.declaration import FeatureRegistry, load_registry
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_service import FeatureService, OutagePolicy
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP, FeatureView
+from feature_platform.domain.training_set import Mode
 from feature_platform.errors import (
     RequestError,
     RowsRetiredError,
@@ -34,6 +35,7 @@ from feature_platform.offline import point_in_time as pit
 from feature_platform.offline.answering import Answer, answer_view
 from feature_platform.offline.browse import check_deployed, create_feature_views
 from feature_platform.offline.labels import load_labels
+from feature_platform.offline.modes import parse_mode, parse_outages
 from feature_platform.offline.outages import excluded_labels
 from feature_platform.offline.output import name_origins, name_output, training_set_sql
 from feature_platform.offline.parquet import writer_for
@@ -68,7 +70,7 @@ class FeatureStore(TrainingSetDoors):
         entity_df: Any,
         service_or_refs: str | FeatureService | Iterable[str],
         *,
-        mode: str = pit.Mode.AUTO,
+        mode: str = Mode.AUTO,
         store: str | None = None,
         timestamp_column: str = EVENT_TIMESTAMP,
         full_feature_names: bool = False,
@@ -103,7 +105,7 @@ class FeatureStore(TrainingSetDoors):
             NotDeployedError: a view has no table in the lake.
             MemoryLimitError: DuckDB needs more memory than it is given. Writing the answer may raise it as well.
         """
-        chosen_mode, chosen_outages = pit.parse_mode(mode), pit.parse_outages(outages, mode)
+        chosen_mode, chosen_outages = parse_mode(mode), parse_outages(outages, mode)
         chosen_plan = pit.parse_plan(plan)
         policy = self._outage_policy(service_or_refs)
         selections = self.registry.select(service_or_refs)
@@ -150,7 +152,7 @@ class FeatureStore(TrainingSetDoors):
             training_set_sql(labels.columns, features, tables, origins=[*zip(named, origins, strict=True)]),
             TrainingSetFacts(
                 mode=chosen_mode,
-                store=store or self.settings.store if chosen_mode is not pit.Mode.MODELLED or chosen_outages else None,
+                store=store or self.settings.store if chosen_mode is not Mode.MODELLED or chosen_outages else None,
                 ledger_sequence=sequence,
                 row_count=labels.count - excluded,
                 outages=chosen_outages,
@@ -200,7 +202,7 @@ class FeatureStore(TrainingSetDoors):
     def _evidence(
         self,
         views: Sequence[FeatureView],
-        mode: pit.Mode,
+        mode: Mode,
         store: str | None,
         at_sequence: int | None,
         *,
@@ -220,7 +222,7 @@ class FeatureStore(TrainingSetDoors):
             found = {}
             for view in views:
                 evidence = Evidence(active=ledger.active_batches(view.key, at_sequence=sequence))
-                if (mode is not pit.Mode.MODELLED or replays) and view.is_served:
+                if (mode is not Mode.MODELLED or replays) and view.is_served:
                     evidence = Evidence(
                         active=evidence.active,
                         published=ledger.published_batches(view.key, at_sequence=sequence),
@@ -284,19 +286,19 @@ def _sequence(ledger: Ledger, asked: int | None) -> int:
     return now if asked is None else asked
 
 
-def _check_served(views: Iterable[FeatureView], mode: pit.Mode) -> None:
+def _check_served(views: Iterable[FeatureView], mode: Mode) -> None:
     """Only what is served online can be asked for as it was served.
 
     Raises:
         RequestError: a view is not.
     """
     offline = [view.key for view in views if not view.is_served]
-    if mode is pit.Mode.SERVED and offline:
+    if mode is Mode.SERVED and offline:
         raise RequestError(
             f"mode `{mode}` asks what an online store held, and some views are not served online",
             found=", ".join(offline),
             allowed="views with `online: valkey`",
-            hint=f'pass mode="{pit.Mode.AUTO}": it models what is not served',
+            hint=f'pass mode="{Mode.AUTO}": it models what is not served',
         )
 
 

@@ -19,11 +19,13 @@ import duckdb
 import pyarrow as pa
 
 from feature_platform.domain.batch import PublishedBatch
+from feature_platform.domain.training_set import Mode
 from feature_platform.lake.failures import lake_errors
 from feature_platform.lake.sql import quote_identifier as quote
+from feature_platform.offline.modes import Outages
 from feature_platform.offline.output import OutputColumn
 from feature_platform.offline.parquet import copy_to_parquet
-from feature_platform.offline.point_in_time import Mode, Outages, Plan
+from feature_platform.offline.point_in_time import Plan
 from feature_platform.offline.provenance import ProvenanceCounts
 
 if TYPE_CHECKING:

@@ -21,12 +21,12 @@ import duckdb
 
 from feature_platform import lake
 from feature_platform.domain.feature_view import FeatureView
+from feature_platform.domain.training_set import Mode
 from feature_platform.errors import NotDeployedError, RequestError
 from feature_platform.lake.log_tables import served_table
 from feature_platform.lake.sql import quote_identifier as quote
 from feature_platform.offline import FeatureStore
 from feature_platform.offline.parquet import copy_to_parquet, read_parquet
-from feature_platform.offline.point_in_time import Mode
 from feature_platform.served_log import sql
 
 EXAMPLES: Final = 3

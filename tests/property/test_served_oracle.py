@@ -26,6 +26,7 @@ from thoroughness import examples
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_service import OutagePolicy, ViewSelection
 from feature_platform.domain.serving_history import Asked, Observation, Sighting, SyncSpan, derive_history
+from feature_platform.domain.training_set import Mode
 from feature_platform.domain.types import ColumnType
 from feature_platform.domain.windows import Grain, Partition
 from feature_platform.lake.sql import batches_table
@@ -33,6 +34,7 @@ from feature_platform.offline import answering, served
 from feature_platform.offline import point_in_time as pit
 from feature_platform.offline.answering import answer_view
 from feature_platform.offline.labels import load_labels
+from feature_platform.offline.modes import Outages
 from feature_platform.offline.output import name_origins, name_output, training_set_sql
 from feature_platform.offline.question import Evidence, Question
 
@@ -424,10 +426,10 @@ def active(batches: tuple[PublishedBatch, ...]) -> tuple[PublishedBatch, ...]:
 def answers(
     connection: duckdb.DuckDBPyConnection,
     world: World,
-    mode: pit.Mode,
+    mode: Mode,
     plan: pit.Plan,
     *,
-    outages: pit.Outages | None = None,
+    outages: Outages | None = None,
     policy: OutagePolicy = OutagePolicy.NULL,
     retired: Collection[int] = (),
 ) -> list[Given]:
@@ -540,7 +542,7 @@ def faults(world: World, given: list[Given], *, loses: bool) -> list[str]:
 def test_what_was_read_is_what_served_says(connection, world: World) -> None:
     for plan, threshold in PLANS:
         connection.execute(f"set asof_loop_join_threshold = {threshold}")
-        assert faults(world, answers(connection, world, pit.Mode.SERVED, plan), loses=False) == [], plan
+        assert faults(world, answers(connection, world, Mode.SERVED, plan), loses=False) == [], plan
 
 
 @settings(max_examples=examples(30), **QUICKLY)
@@ -548,7 +550,7 @@ def test_what_was_read_is_what_served_says(connection, world: World) -> None:
 def test_of_a_store_that_loses_data_nothing_wrong_is_said(connection, world: World) -> None:
     for plan, threshold in PLANS:
         connection.execute(f"set asof_loop_join_threshold = {threshold}")
-        assert faults(world, answers(connection, world, pit.Mode.SERVED, plan), loses=True) == [], plan
+        assert faults(world, answers(connection, world, Mode.SERVED, plan), loses=True) == [], plan
 
 
 @settings(max_examples=40, **QUICKLY)
@@ -561,8 +563,8 @@ def test_what_was_retired_is_unknown_and_changes_nothing_else(connection, world:
     rows = {b.seq: b.rows for b in world.batches}
     for plan, threshold in PLANS:
         connection.execute(f"set asof_loop_join_threshold = {threshold}")
-        before = answers(connection, world, pit.Mode.SERVED, plan)
-        after = answers(connection, world, pit.Mode.SERVED, plan, retired=retired)
+        before = answers(connection, world, Mode.SERVED, plan)
+        after = answers(connection, world, Mode.SERVED, plan, retired=retired)
         for read, was, now in zip(world.reads, before, after, strict=True):
             # the store may have held living rows of a retired batch
             ended = [s.to_position for s in world.syncs.values() if s.ended_at is not None and s.ended_at <= read.at]
@@ -590,7 +592,7 @@ def is_part_of(seq: int, position: int, batches: tuple[PublishedBatch, ...]) -> 
 def test_tales_by_hand(connection, name: str) -> None:
     world = tell((TOLD | LOST)[name])
     for plan in pit.Plan:
-        given = answers(connection, world, pit.Mode.SERVED, plan)
+        given = answers(connection, world, Mode.SERVED, plan)
         assert faults(world, given, loses=name in LOST) == [], plan
         assert "served_exact" in {one.provenance for one in given}
 
@@ -602,9 +604,9 @@ def test_auto_is_modelled_before_the_view_was_live_and_served_since(connection, 
     live = min(ends, default=None)
     history = derive_history(world.observations, world.syncs.values())
     for plan in pit.Plan:
-        auto = answers(connection, world, pit.Mode.AUTO, plan)
-        as_served = answers(connection, world, pit.Mode.SERVED, plan)
-        as_modelled = answers(connection, world, pit.Mode.MODELLED, plan)
+        auto = answers(connection, world, Mode.AUTO, plan)
+        as_served = answers(connection, world, Mode.SERVED, plan)
+        as_modelled = answers(connection, world, Mode.MODELLED, plan)
         for read, a, s, m in zip(world.reads, auto, as_served, as_modelled, strict=True):
             # a sync that ended in a store that was gone does not make a view live
             since = history.live_since
@@ -628,15 +630,13 @@ def test_outages_are_replayed_or_undone(connection, world: World) -> None:
             stretches += before
         return None
 
-    plain = answers(connection, world, pit.Mode.AUTO, HASH)
-    modelled = answers(connection, world, pit.Mode.MODELLED, HASH)
+    plain = answers(connection, world, Mode.AUTO, HASH)
+    modelled = answers(connection, world, Mode.MODELLED, HASH)
     for plan in pit.Plan:
-        undone = answers(connection, world, pit.Mode.AUTO, plan, outages=pit.Outages.NEVER_HAPPENED)
-        nulled = answers(connection, world, pit.Mode.AUTO, plan, outages=pit.Outages.AS_RECORDED)
-        stale = answers(
-            connection, world, pit.Mode.AUTO, plan, outages=pit.Outages.AS_RECORDED, policy=OutagePolicy.STALE
-        )
-        both = answers(connection, world, pit.Mode.MODELLED, plan, outages=pit.Outages.AS_RECORDED)
+        undone = answers(connection, world, Mode.AUTO, plan, outages=Outages.NEVER_HAPPENED)
+        nulled = answers(connection, world, Mode.AUTO, plan, outages=Outages.AS_RECORDED)
+        stale = answers(connection, world, Mode.AUTO, plan, outages=Outages.AS_RECORDED, policy=OutagePolicy.STALE)
+        both = answers(connection, world, Mode.MODELLED, plan, outages=Outages.AS_RECORDED)
         for read, p, m, u, n, s, b in zip(world.reads, plain, modelled, undone, nulled, stale, both, strict=True):
             outage = outage_of(read)
             if outage is None:
@@ -789,7 +789,7 @@ def test_a_wrong_join_is_caught(connection, corpus, name: str) -> None:
 
     def is_caught(world: World) -> bool:
         try:
-            return bool(faults(world, answers(connection, world, pit.Mode.SERVED, plan), loses=loses))
+            return bool(faults(world, answers(connection, world, Mode.SERVED, plan), loses=loses))
         except (AssertionError, duckdb.Error):
             return True
 
@@ -802,7 +802,7 @@ def test_the_tales_are_worth_telling(connection, corpus) -> None:
     for loses, tales in corpus.items():
         seen: Counter[tuple[str, bool]] = Counter()
         for world in tales:
-            for got in answers(connection, world, pit.Mode.SERVED, HASH):
+            for got in answers(connection, world, Mode.SERVED, HASH):
                 seen[got.provenance, value_of(got) is not None] += 1
         assert seen["served_exact", True] > 50
         assert seen["served_ambiguous", True] > 5

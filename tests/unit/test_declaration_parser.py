@@ -29,7 +29,7 @@ from feature_platform.declaration import FeatureRegistry, canary, load_registry,
 from feature_platform.declaration.archive import from_archive, to_archive
 from feature_platform.domain.feature_service import FLAG_ALL, FeatureService, Remedy
 from feature_platform.domain.feature_view import LateData, LatePolicy, OnlineTier
-from feature_platform.domain.training_set import MODES
+from feature_platform.domain.training_set import Mode
 from feature_platform.domain.types import ColumnType
 from feature_platform.domain.windows import Grain
 from feature_platform.errors import (
@@ -39,7 +39,6 @@ from feature_platform.errors import (
     NotDeployedError,
     UnknownNameError,
 )
-from feature_platform.offline.point_in_time import Mode
 
 
 def findings(content: Manifest) -> tuple[Finding, ...]:
@@ -151,8 +150,11 @@ def test_one_name_one_training_set() -> None:
     assert [f.problem for f in findings(content)] == ["declares a training set under a name that is taken"]
 
 
-def test_modes_that_may_be_declared_are_those_of_the_join() -> None:
-    assert {*Mode} <= {*MODES}
+@pytest.mark.parametrize("mode", Mode)
+def test_every_mode_of_the_join_may_be_declared(mode: Mode) -> None:
+    content = manifest()
+    _sets(mine={"labels": "stg_flights", "mode": mode.value})(content)
+    assert parse_manifest(content).training_sets["mine"].arguments == {"mode": mode}
 
 
 def test_other_exposures_are_no_services() -> None:

@@ -8,10 +8,12 @@ import pytest
 
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_service import ViewSelection
+from feature_platform.domain.training_set import Mode
 from feature_platform.domain.types import ColumnType, ListType, usual_bytes
 from feature_platform.domain.windows import Grain, Partition
 from feature_platform.errors import RequestError
 from feature_platform.offline import point_in_time as pit
+from feature_platform.offline.modes import parse_mode
 from feature_platform.offline.output import name_output
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
@@ -38,9 +40,9 @@ def names(*selections: ViewSelection, taken: tuple[str, ...] = (), full: bool = 
 
 
 def test_modes() -> None:
-    assert pit.parse_mode("modelled") is pit.Mode.MODELLED
+    assert parse_mode("modelled") is Mode.MODELLED
     with pytest.raises(RequestError, match=r"no point-in-time mode 'yesterday'[\s\S]*allowed: auto, modelled, served"):
-        pit.parse_mode("yesterday")
+        parse_mode("yesterday")
 
 
 def test_features_keep_their_names_unless_these_clash() -> None:

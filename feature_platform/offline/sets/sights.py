@@ -12,8 +12,9 @@ from feature_platform.domain.durations import format_duration
 from feature_platform.domain.feature_service import OutagePolicy
 from feature_platform.domain.feature_view import FeatureView
 from feature_platform.domain.serving_history import ServedHistory, WindowKind
+from feature_platform.domain.training_set import Mode
 from feature_platform.ledger import Ledger
-from feature_platform.offline.point_in_time import Mode, Outages
+from feature_platform.offline.modes import Outages
 from feature_platform.offline.served import FOREVER, without_retired
 from feature_platform.offline.sets.candidates import Sight
 from feature_platform.offline.sets.manifest import Manifest

@@ -280,10 +280,13 @@ def explain(
 @click.option("--reason", required=True, help="Why, for the record.")
 @json_option
 def release(name: str, reason: str, *, as_json: bool) -> None:
-    """Give a kept set up: retention may remove the batches it needs. The record and the files stay."""
+    """Give a kept set up: retention may remove the batches it needs. The record and the files stay.
+
+    NAME alone will do if it has one version.
+    """
     store = open_store()
+    done = store.release_training_set(name, reason=reason)
     kept = store.training_set(name)
-    done = store.release_training_set(kept.key, reason=reason)
     if as_json:
         print_json({"key": kept.key, "released_now": done, "directory": kept.directory})
     else:

@@ -340,6 +340,9 @@ def test_a_set_that_was_given_up(platform: Platform, labels) -> None:
         assert ledger.batches_sets_need(CARRIER.key) == {}
     assert store.create_training_set(labels, "departure_delay").key == "departure_delay@2"
     assert [one.key for one in store.training_sets("departure_delay")] == ["departure_delay@2", "departure_delay@1"]
+    with pytest.raises(RequestError, match=r"2 versions[\s\S]*departure_delay@2, departure_delay@1"):
+        store.release_training_set("departure_delay", reason="which?")
+    assert not store.training_set("departure_delay@2").is_released
 
 
 def test_why_a_row_holds_its_values(platform: Platform, labels) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from feature_platform.domain.feature_service import FeatureService
+from feature_platform.errors import RequestError
 from feature_platform.ledger import Ledger, whoami
 from feature_platform.offline.sets import comparing, creating, declared, explaining, reproducing
 from feature_platform.offline.sets.files import SetFiles
@@ -162,8 +163,16 @@ class TrainingSetDoors:
 
         Raises:
             UnknownNameError: there is no such set.
+            RequestError: the name has several versions, and none is said: what is given up may be gone for good.
         """
         record = self.training_set(name).record
+        versions = [] if parse_name(name)[1] else [one.key for one in self.training_sets(name)]
+        if len(versions) > 1:
+            raise RequestError(
+                f"{name} has {len(versions)} versions",
+                allowed=", ".join(versions),
+                hint=f"say which one is given up, e.g. {versions[-1]}",
+            )
         with Ledger.connect(self._store.settings.ledger_url) as ledger:
             return ledger.release_training_set(
                 record.name, record.version, reason=reason, released_by=released_by or whoami()

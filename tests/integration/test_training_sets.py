@@ -391,6 +391,18 @@ def test_why_a_row_holds_its_values(platform: Platform, labels) -> None:
         store.explain_training_set(kept.key, row=0, features=["speed"])
 
 
+def test_a_row_of_a_hostile_key_is_explained(platform: Platform) -> None:
+    """Text that SQL, patterns or the catalog's Postgres have a meaning for."""
+    names = ["a\0b", "a'; --", 'a"', "$key_0", "a%", " a ", "ä", "a\u0308", ""]
+    platform.add(CARRIER, at(1), [[name, at(2), float(number), number] for number, name in enumerate(names)])
+    labels = arrow([{"carrier": name, "event_timestamp": at(2, 3)} for name in names])
+    kept = platform.store.create_training_set(labels, "carrier_delays")
+    assert kept.to_arrow()["flights"].to_pylist() == [*range(len(names))]
+    for number, name in enumerate(names):
+        found = platform.store.explain_training_set(kept.key, where={"carrier": name})
+        assert (found.row, found.views[0].agrees, found.views[0].values["flights"]) == (number, True, number)
+
+
 def test_commands(platform: Platform, labels, settings_in_environ, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("feature_platform.cli.training_sets.open_store", lambda: platform.store)
     pq.write_table(labels, tmp_path / "labels.parquet")

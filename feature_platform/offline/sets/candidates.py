@@ -159,7 +159,9 @@ def _rows(
     limit: int,
     **bounds: datetime | None,
 ) -> list[Candidate]:
-    keys = " and ".join(f"{quote(name)} = $key_{index}" for index, name in enumerate(sight.keys))
+    keys = " and ".join(
+        f"{_compared(name, value)} = $key_{index}" for index, (name, value) in enumerate(sight.keys.items())
+    )
     columns = ", ".join((EVENT_TIMESTAMP, "_batch_id", *map(quote, features)))
     parameters: dict[str, Any] = {f"key_{index}": value for index, value in enumerate(sight.keys.values())}
     parameters |= {"until": sight.until, **bounds}
@@ -172,6 +174,11 @@ def _rows(
         Candidate(event_timestamp=row[0], batch_id=row[1], values=dict(zip(features, row[2:], strict=True)))
         for row in rows
     ]
+
+
+def _compared(name: str, value: Any) -> str:
+    """The key column. DuckLake asks its catalog for files by a literal, which for Postgres ends at a NUL."""
+    return f"concat({quote(name)})" if isinstance(value, str) and "\0" in value else quote(name)
 
 
 def _newest_alive(winners: Iterable[Candidate], sight: Sight) -> Candidate | None:

@@ -9,9 +9,11 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from dagster import AssetCheckSeverity
 from ledger_batches import measured
 from views import view_with
 
@@ -30,7 +32,9 @@ from feature_platform.observability import (
     judge_freshness,
     watch,
 )
+from feature_platform.orchestration.freshness import freshness_result
 from feature_platform.orchestration.timetable import partitions_definition
+from feature_platform.settings import Settings
 
 LOG = logging.getLogger("test_freshness")
 DAY = timedelta(days=1)
@@ -165,6 +169,28 @@ def test_only_one_region_is_behind(ledger, view, webhook):
     assert "in store us is stale" in webhook.taken[0]["message"]
 
 
+def test_the_check_in_dagster_says_the_store_that_is_worst_and_shows_all(ledger, ledger_url, view):
+    settings = Settings(
+        project=Path(), home=Path(), ledger_url=ledger_url, lake_catalog="", lake_data="", valkey_url="",
+        store="default", duckdb_memory="1GB", more_stores=(("us", "valkey://127.0.0.1:1"),),
+    )  # fmt: skip
+    publish(ledger, view, 0)
+    for store in ("default", "us"):
+        sync(ledger, view, store=store)
+    publish(ledger, view, 2)
+    sync(ledger, view, store="us")
+    now = BEGIN + 3 * DAY + timedelta(hours=1)
+    said = freshness_result(settings, view, ledger, now=now)
+    assert (said.passed, said.severity) == (False, AssetCheckSeverity.WARN)
+    assert "in store default is 2 d 1 h old" in said.description
+    shown = {name: one.value for name, one in said.metadata.items() if name != "stores"}
+    assert (shown["age_seconds"], shown["lag_sync_seconds"]) == (49 * 3600, 48 * 3600)
+    rows = [one.data for one in said.metadata["stores"].records]
+    assert [(one["store"], one["state"]) for one in rows] == [("default", "warn"), ("us", "fresh")]
+    sync(ledger, view)
+    assert freshness_result(settings, view, ledger, now=now).passed
+
+
 def test_a_source_whose_loads_bring_nothing_is_told_to_the_owners_of_its_views(ledger, view):
     source = Source(
         unique_id="source.tiny.raw.flights",
@@ -229,13 +255,17 @@ def test_the_lags_of_the_stages_add_up_to_the_age_and_name_the_one_that_stands_s
         event_time="at",
         reporting_lag=timedelta(0),
     )
-    view = replace(view, sources=(source,))
+    weather = replace(source, unique_id="source.tiny.raw.weather", name="raw.weather", table="weather")
+    view = replace(view, sources=(source, weather))
     now = BEGIN + 10 * DAY
     hours = lambda: {  # noqa: E731
         stage: lag / timedelta(hours=1) if lag is not None else None
         for stage, lag in frontiers_of(ledger, view, "default").lags(now=now).items()
     }
     assert set(hours().values()) == {None}
+    ledger.record_source_load("raw.weather", loaded_through=now, row_count=0, watermark=None, run_id="load")
+    assert hours()["arrival"] is None, "one of its sources was never loaded"
+    # the slowest of the sources counts
     ledger.record_source_load("raw.flights", loaded_through=now - DAY, row_count=0, watermark=None, run_id="load")
     publish(ledger, view, 3)
     sync(ledger, view)
@@ -305,6 +335,8 @@ def test_an_incident_is_told_once_and_resolved_once(ledger, view, look, webhook)
     (told,) = webhook.taken
     assert (told["status"], told["kind"], told["severity"]) == ("firing", "stale", "error")
     assert "carrier_delays@1" in told["message"]
+    assert "no declared service reads it" in told["impact"]
+    assert (told["command"], told["runbook"]) == ("feature-platform status", "docs/runbooks/stale-view.md")
     (incident,) = ledger.incidents(open_only=True)
     assert incident.owner == "ops@example.com"
     publish(ledger, view, 2)
@@ -364,6 +396,20 @@ def test_without_a_route_the_log_is_told(ledger, view, caplog):
     assert len(ledger.incidents(open_only=True)) == 1
 
 
+def test_an_owner_without_a_usable_route_is_told_through_the_platforms(ledger, view, webhook):
+    publish(ledger, view, 0)
+    sync(ledger, view)
+    platform = Owner(name="platform", email="platform@example.com", routes=("${PLATFORM_URL}",))
+    for routes in ((), ("${OPS_URL}",)):  # none declared; one whose variable is not set
+        registry = registry_of(replace(view, owner=replace(view.owner, routes=routes)))
+        watch(
+            ledger, replace(registry, platform=platform), stores=("default",), now=BEGIN + 9 * DAY, log=lambda: LOG,
+            environ={"PLATFORM_URL": webhook.url},
+        )  # fmt: skip
+    (told,) = webhook.taken
+    assert (told["kind"], told["owner"]) == ("stale", "ops@example.com")
+
+
 def test_the_log_is_asked_for_only_if_there_is_something_to_tell(ledger, view):
     asked = []
 
@@ -401,6 +447,8 @@ def test_apprise_takes_its_own_urls(ledger, view, webhook):
     watch(ledger, registry_of(routed), stores=("default",), now=BEGIN + 9 * DAY, log=lambda: LOG, environ={})
     (told,) = webhook.taken
     assert "carrier_delays@1" in told["message"]
+    for said in ("Impact: requests get older values", "Run: feature-platform status", "docs/runbooks/stale-view.md"):
+        assert said in told["message"]
 
 
 def test_failing_partitions_are_told_until_they_are_published(ledger, view, look, webhook):

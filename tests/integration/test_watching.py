@@ -47,6 +47,7 @@ from feature_platform.observability import (
     find_wrong_clocks,
     watch,
 )
+from feature_platform.observability.kinds import WATCH_KINDS
 from feature_platform.observability.missing import MAX_ATTEMPTS
 from feature_platform.orchestration import keys, sensors
 from feature_platform.orchestration.missing import ASKED_AFTER, build_missing_sensor
@@ -399,6 +400,27 @@ def test_after_a_pause_nothing_is_judged_that_was_away_itself(missing, ledger, r
     assert judged(missing.now - HOUR / 60) == at_once | {"run_stuck", "canary"}
 
 
+def test_the_watch_looks_for_every_kind_that_the_ledger_does_not_know(missing, ledger, registry, view, repository):
+    """One of each at once: what a look finds is what people are told."""
+    instance = missing.instance
+    Jobs(view, instance).run("daily", DAY)
+    create_run_for_test(instance, job_name="hangs", status=dg.DagsterRunStatus.STARTED)
+    with pytest.raises(ClockSkewError):
+        ledger.check_clock(machine="ahead", clock=lambda: datetime.now(UTC) + 2 * HOUR)
+    context = dg.build_sensor_context(instance=instance, repository_def=repository, sensor_name="incidents")
+    context._last_tick_completion_time = (missing.now - HOUR / 60).timestamp()
+    found = find_elsewhere(context, missing.settings, registry, ledger, now=missing.now)
+    found_of = {kind: {one.subject for one in problems} for kind, problems in found.items()}
+    assert found_of["unreachable"] == {"store default"}
+    assert found_of["clock"] == {"workers"}
+    assert found_of["run_failed"] == {view.key}
+    assert len(found_of["run_stuck"]) == 1
+    assert found_of["canary"] == {"store default"}
+    assert found_of["automation"] == {"schedule every_ten", "sensor looks"}
+    # the routes are judged by the notices that are sent
+    assert {*found, "route"} == {*WATCH_KINDS}
+
+
 @pytest.fixture
 def repository() -> dg.RepositoryDefinition:
     @dg.job
@@ -504,9 +526,13 @@ def check_automation(instance, repository, registry) -> None:
 
 def test_a_store_that_does_not_answer_is_felt_by_consumers_with_a_need(registry, valkey_server):
     stores = {"eu": valkey_server, "us": "valkey://127.0.0.1:1"}
-    (problem,) = find_unreachable(registry, stores)
+    needless = replace(
+        registry.service("prediction"), name="report", latency_budget=None, owner=replace(CONSUMER, name="reporting")
+    )
+    services = dict(registry.services) | {"report": needless}
+    (problem,) = find_unreachable(replace(registry, services=services), stores)
     assert (problem.subject, problem.owner, problem.consumers) == ("store us", PLATFORM, (CONSUMER,))
-    assert "read by prediction" in problem.impact
+    assert "read by prediction, report" in problem.impact
 
 
 def test_a_machine_whose_clock_is_wrong_begins_nothing_until_it_is_right_again(ledger, registry, monkeypatch):

@@ -93,6 +93,8 @@ def test_an_empty_batch_is_told_however_much_volume_varies_unless_there_were_oth
 
 
 def test_small_batches_vary_by_chance():
+    assert not compare_volume(9, [4, 4, 4, 4], 0.5).told
+    assert compare_volume(900, [400, 400, 400, 400], 0.5).told
     assert compare_missing(0.2, [0.0] * 14, 0.1, rows=1000).told
     assert not compare_missing(0.2, [0.0] * 14, 0.1, rows=5).told
     assert compare_missing(1.0, [0.0] * 14, 0.1, rows=5).told

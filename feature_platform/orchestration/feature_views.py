@@ -24,7 +24,7 @@ from feature_platform.orchestration import keys, metadata, timetable
 from feature_platform.orchestration.checks import check_results, check_specs
 from feature_platform.orchestration.connections import keep_connections
 from feature_platform.orchestration.failing import dagster_failures
-from feature_platform.orchestration.freshness import freshness_result, freshness_spec
+from feature_platform.orchestration.freshness import freshness_result, freshness_spec, native_freshness
 from feature_platform.orchestration.keys import HOLD_TAG, LATE_TAG
 from feature_platform.orchestration.profiles import profile_metadata
 from feature_platform.quality import history_of
@@ -68,6 +68,7 @@ def build_feature_view(
         tags=metadata.tags(view),
         metadata=metadata.view_metadata(view, settings.project, lineage),
         code_version=view.code_version,
+        freshness_policy=native_freshness(view.freshness) if is_judged_here else None,
         check_specs=[*specs, *([freshness_spec(view)] if is_judged_here else [])],
         pool=keys.LAKE_POOL,
         op_tags={keys.VIEW_TAG: view.key},

@@ -16,7 +16,7 @@ import dagster as dg
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.durations import format_duration
-from feature_platform.domain.feature_view import FeatureView
+from feature_platform.domain.feature_view import FeatureView, FreshnessSla
 from feature_platform.orchestration import keys, metadata
 from feature_platform.settings import Settings
 
@@ -28,6 +28,15 @@ CHECK = "fresh"
 SENSOR = "judge_freshness"
 _SECONDS_BETWEEN_LOOKS = 60
 _REPEATED_AFTER = timedelta(hours=1)
+_LEAST_WINDOW = timedelta(seconds=60)
+
+
+def native_freshness(sla: FreshnessSla) -> dg.FreshnessPolicy | None:
+    """Dagster's own policy, so that its UI shows the SLA. It counts runs, not data: see `observability.freshness`."""
+    if sla.error_after is None or sla.error_after < _LEAST_WINDOW:
+        return None
+    warn = sla.warn_after if sla.warn_after and _LEAST_WINDOW <= sla.warn_after < sla.error_after else None
+    return dg.FreshnessPolicy.time_window(fail_window=sla.error_after, warn_window=warn)
 
 
 def freshness_spec(view: FeatureView) -> dg.AssetCheckSpec:

@@ -9,24 +9,23 @@ once, when the view is no longer in progress. What a sync may write is decided b
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
 from feature_platform.declaration import FeatureRegistry
-from feature_platform.domain.feature_view import FeatureView, FreshnessSla
+from feature_platform.domain.feature_view import FeatureView
 from feature_platform.orchestration import keys, metadata
 from feature_platform.orchestration.connections import keep_connections
 from feature_platform.orchestration.failing import dagster_failures
 from feature_platform.orchestration.feature_views import group_name
-from feature_platform.orchestration.freshness import freshness_result, freshness_spec
+from feature_platform.orchestration.freshness import freshness_result, freshness_spec, native_freshness
 from feature_platform.settings import Settings
 
 SYNC_SENSOR = "sync_what_was_published"
 _SECONDS_BETWEEN_LOOKS = 30
 _FAILED_AGAIN = "7,37 * * * *"
-_LEAST_WINDOW = timedelta(seconds=60)
 
 
 def after_publishing() -> dg.AutomationCondition[Any]:
@@ -42,14 +41,6 @@ def after_publishing() -> dg.AutomationCondition[Any]:
     return ((published | failed) & ~condition.in_progress() & ~condition.any_deps_in_progress()).with_label(
         "after_publishing"
     )
-
-
-def native_freshness(sla: FreshnessSla) -> dg.FreshnessPolicy | None:
-    """Dagster's own policy, so that its UI shows the SLA. It counts runs, not data: see `observability.freshness`."""
-    if sla.error_after is None or sla.error_after < _LEAST_WINDOW:
-        return None
-    warn = sla.warn_after if sla.warn_after and _LEAST_WINDOW <= sla.warn_after < sla.error_after else None
-    return dg.FreshnessPolicy.time_window(fail_window=sla.error_after, warn_window=warn)
 
 
 def build_online_asset(settings: Settings, registry: FeatureRegistry, view: FeatureView) -> dg.AssetsDefinition:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,12 +14,11 @@ import pytest
 
 from feature_platform.declaration import load_registry
 from feature_platform.declaration.manifest import load_manifest
-from feature_platform.domain.feature_view import FreshnessSla
+from feature_platform.domain.feature_view import FreshnessSla, OnlineTier
 from feature_platform.ledger import Ledger
 from feature_platform.materialization.dbt_parse import parse
 from feature_platform.orchestration import build_definitions, keys
-from feature_platform.orchestration.freshness import build_freshness_sensor
-from feature_platform.orchestration.serving import native_freshness
+from feature_platform.orchestration.freshness import build_freshness_sensor, native_freshness
 from feature_platform.settings import PREFIX, Settings
 
 PROJECT = Path(__file__).parents[2]
@@ -133,6 +133,21 @@ def test_serving_is_unpartitioned_follows_publishing_and_has_an_sla(repository):
     assert check.name == "fresh"
     service = repository.asset_graph.get(dg.AssetKey(["service", "departure_delay"]))
     assert dg.AssetKey(["online", "airport_weather"]) in service.parent_keys
+
+
+def test_a_view_that_is_not_served_has_its_policy_and_its_check_itself(environ, home):
+    settings, registry = Settings.from_env(environ), load_registry(home / "dbt" / "manifest.json")
+    view = replace(registry.view("carrier_delays"), online=OnlineTier.NONE)
+    unserved = replace(registry, views=dict(registry.views) | {view.key: view})
+    graph = build_definitions(settings, unserved, {"nodes": {}}).get_repository_def().asset_graph
+    policy = graph.get(keys.view_key(view)).freshness_policy
+    assert policy.fail_window.to_timedelta() == timedelta(hours=50)
+    assert policy.warn_window.to_timedelta() == timedelta(hours=26)
+    assert "fresh" in {one.name for one in graph.asset_check_keys if one.asset_key == keys.view_key(view)}
+    assert not graph.has(keys.online_key(view))
+    assert graph.get(keys.view_key(registry.view("route_delays"))).freshness_policy is None, (
+        "its rows in the store have"
+    )
 
 
 def test_a_service_shows_which_features_of_which_view_its_model_is_given(repository):

@@ -26,7 +26,7 @@ from feature_platform.domain.types import ColumnType, DecimalType, FeatureType, 
 from feature_platform.domain.windows import Grain
 from feature_platform.errors import chosen_from
 
-KEYS = ("allow_empty", "drift", "features", "nulls", "volume")
+KEYS = ("allow_empty", "drift", "features", "nulls", "samples", "volume")
 FEATURE_KEYS = ("drift", "nulls", "top_values")
 RULE_KEYS = ("reference", "severity", "tolerance")
 TOLERANCES = {"volume": 0.5, "nulls": 0.1, "drift": 0.25}
@@ -61,6 +61,7 @@ def parse_quality(section: Section, features: tuple[Column, ...], grain: Grain) 
     return QualityRules(
         volume=_rule("volume", grain, written["volume"]),
         allow_empty=suite.switch("allow_empty"),
+        samples=suite.switch("samples"),
         features={column.name: _feature(by_feature, column, written, grain) for column in features},
     )
 

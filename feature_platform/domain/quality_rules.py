@@ -95,6 +95,8 @@ class QualityRules:
     volume: Rule | None = None
     allow_empty: bool = False
     """Whether a batch may have no rows although there was something to make rows of."""
+    samples: bool = False
+    """Whether a check that failed may keep some of the values or rows that failed."""
     features: Mapping[str, FeatureRules] = field(default_factory=dict)
     """By feature, in declared order."""
 

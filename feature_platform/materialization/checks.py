@@ -12,15 +12,20 @@ from typing import Any
 import duckdb
 
 from feature_platform.domain.batch import Batch, CheckOutcome
-from feature_platform.lake.sql import BATCH_ID
+from feature_platform.lake.sql import BATCH_ID, PARTITION_START
 from feature_platform.materialization.dbt_run import Invocation, NodeResult, severity_of
-from feature_platform.quality import said_of
+from feature_platform.quality import SAMPLES, said_of, sample
 
 _SHOWN = 5
 
 
 def judge_data_tests(
-    lake: duckdb.DuckDBPyConnection, invocation: Invocation, batches: Sequence[Batch], *, declared: Iterable[Any]
+    lake: duckdb.DuckDBPyConnection,
+    invocation: Invocation,
+    batches: Sequence[Batch],
+    *,
+    declared: Iterable[Any],
+    samples: bool = False,
 ) -> tuple[CheckOutcome, ...]:
     """One outcome per batch and test. A test judges all batches at once, so a failure is looked up per batch.
 
@@ -29,13 +34,15 @@ def judge_data_tests(
         invocation: what dbt said.
         batches: the batches of the run.
         declared: dbt's nodes of all tests that had to speak.
+        samples: whether outcomes may hold some of the rows that failed.
     """
     outcomes: list[CheckOutcome] = []
     for result in invocation.results:
         if result.resource_type != "test":
             continue
         failures = {} if result.status == "pass" else _failures_per_batch(lake, result, batches)
-        outcomes += [_outcome(result, batch, failures) for batch in batches]
+        sampled = _samples(lake, result, failures) if samples else {}
+        outcomes += [_outcome(result, batch, failures, sampled.get(batch.batch_id, [])) for batch in batches]
     spoken = {result.unique_id for result in invocation.results}
     silent = [node for node in declared if node.unique_id not in spoken]
     return (*outcomes, *(_silence(node, batch) for node in silent for batch in batches))
@@ -73,7 +80,9 @@ def describe_failures(failures: Sequence[CheckOutcome], batches: Sequence[Batch]
     return "\n           ".join(lines)
 
 
-def _outcome(result: NodeResult, batch: Batch, failures: Mapping[str, int | None]) -> CheckOutcome:
+def _outcome(
+    result: NodeResult, batch: Batch, failures: Mapping[str, int | None], sampled: Sequence[Any]
+) -> CheckOutcome:
     passed = result.status == "pass" or batch.batch_id not in failures
     detail: dict[str, Any] = {"seconds": round(result.seconds, 4)}
     if not passed:
@@ -82,7 +91,7 @@ def _outcome(result: NodeResult, batch: Batch, failures: Mapping[str, int | None
             "status": result.status,
             "failing_rows": failures[batch.batch_id],
             "compiled_path": result.compiled_path,
-        }
+        } | ({"samples": sampled} if sampled else {})
     return CheckOutcome(
         batch_id=batch.batch_id,
         check=result.name,
@@ -107,3 +116,19 @@ def _failures_per_batch(
             if found:
                 return found
     return dict.fromkeys(ours)
+
+
+def _samples(
+    lake: duckdb.DuckDBPyConnection, result: NodeResult, failures: Mapping[str, int | None]
+) -> dict[str, list[Any]]:
+    """Some failing rows per batch, if the test's SQL says of which batch they are."""
+    found = {}
+    for batch_id in (batch_id for batch_id, count in failures.items() if count):
+        with suppress(duckdb.Error):
+            rows = lake.execute(
+                f"select * from ({result.compiled_sql}) as failing where {BATCH_ID} = '{batch_id}' limit {SAMPLES}"
+            ).fetchall()
+            names = [column[0] for column in lake.description or ()]
+            shown = [place for place, name in enumerate(names) if name not in (BATCH_ID, PARTITION_START)]
+            found[batch_id] = sample({names[place]: row[place] for place in shown} for row in rows)
+    return found

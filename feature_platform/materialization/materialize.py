@@ -227,7 +227,7 @@ def _audit(run: _Run, lake: duckdb.DuckDBPyConnection, measured: Sequence[Measur
         with run.timed("tests"):
             # said here, because the project's flags and the environment may say otherwise
             outcome = _dbt(run, "test", "--exclude-resource-type", "unit_test", "--indirect-selection", "eager")
-            checks += judge_data_tests(lake, outcome, run.batches, declared=tests)
+            checks += judge_data_tests(lake, outcome, run.batches, declared=tests, samples=run.view.quality.samples)
             if not outcome.success and not blocking_failures(checks):
                 raise explain(run.view, outcome, run.directory)
     if run.view.expectations:

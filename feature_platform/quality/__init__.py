@@ -15,8 +15,10 @@ from feature_platform.quality.profiling import profile_batches
 from feature_platform.quality.rules import SUPPORTED, check_names
 from feature_platform.quality.texts import drift_text, missing_text, number, range_text, said_of, value_of
 from feature_platform.quality.validation import refuse_unjudgeable, validate_expectations
+from feature_platform.quality.values import SAMPLES, sample
 
 __all__ = [
+    "SAMPLES",
     "SUPPORTED",
     "BatchInHistory",
     "FeatureInBatch",
@@ -33,6 +35,7 @@ __all__ = [
     "range_text",
     "refuse_unjudgeable",
     "said_of",
+    "sample",
     "suite_of",
     "validate_expectations",
     "value_of",

@@ -15,6 +15,7 @@ from feature_platform.domain.batch import Batch, CheckOutcome
 from feature_platform.domain.feature_view import Expectation, FeatureView
 from feature_platform.quality import library, rules
 from feature_platform.quality.validation import build_expectations
+from feature_platform.quality.values import plain
 
 if TYPE_CHECKING:
     import duckdb
@@ -151,7 +152,7 @@ def _judge_batch(
 
 def _asked(declared: Expectation) -> dict[str, Any]:
     """What was asked for, beside what was observed: whoever is woken need not look for it in the YAML."""
-    asked = {name: library.plain(value) for name, value in declared.arguments.items() if not name.startswith("column")}
+    asked = {name: plain(value) for name, value in declared.arguments.items() if not name.startswith("column")}
     return {"declared": asked} if asked else {}
 
 
@@ -176,6 +177,7 @@ def _ask(
         f"create or replace temp view {relation} as"
         f" select * exclude (_batch_id) from {chunk.relation} where _batch_id = '{batch_id}'"
     )
-    answers = library.ask(cursor, relation, [chunk.expectations[place] for place in places])
+    asked = [chunk.expectations[place] for place in places]
+    answers = library.ask(cursor, relation, asked, samples=chunk.view.quality.samples)
     cursor.execute(f"drop view {relation}")
     return answers

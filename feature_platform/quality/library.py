@@ -8,9 +8,10 @@ computes its own metrics. Per batch the second way costs some 30 ms of CPU in th
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from feature_platform.quality.values import SAMPLES, plain, sample
 
 if TYPE_CHECKING:
     import duckdb
@@ -51,8 +52,17 @@ def judge_aggregate(expectation: Any, metric: str, value: Any) -> Answer:
     return bool(verdict["success"]), _reported(verdict["result"])
 
 
-def ask(cursor: duckdb.DuckDBPyConnection, relation: str, expectations: Sequence[Any]) -> dict[int, Answer]:
-    """Great Expectations' answers on one relation by the expectation's place: its metrics are computed together."""
+def ask(
+    cursor: duckdb.DuckDBPyConnection, relation: str, expectations: Sequence[Any], *, samples: bool = False
+) -> dict[int, Answer]:
+    """Great Expectations' answers on one relation by the expectation's place: its metrics are computed together.
+
+    Args:
+        cursor: DuckDB, which has the relation.
+        relation: the rows of one batch.
+        expectations: the library's objects.
+        samples: whether some of the values or rows that failed are part of the answer.
+    """
     if not expectations:
         return {}
     # imported here because it costs seconds of CPU; it has been imported by now to build the expectations
@@ -75,10 +85,19 @@ def ask(cursor: duckdb.DuckDBPyConnection, relation: str, expectations: Sequence
     )
     results = Validator(execution_engine=engine, data_context=_quiet_context(), batches=[gx_batch]).graph_validate(
         configurations=[expectation.configuration for expectation in expectations],
-        # no samples of values: they may be personal data
-        runtime_configuration={"result_format": {"result_format": "SUMMARY", "partial_unexpected_count": 0}},
+        runtime_configuration={
+            "result_format": {"result_format": "SUMMARY", "partial_unexpected_count": SAMPLES if samples else 0}
+        },
     )
-    return {int(result.expectation_config.id): _answer(result) for result in results}
+    answers = {int(result.expectation_config.id): _answer(result) for result in results}
+    if not samples:
+        return answers
+    for result in results:
+        place = int(result.expectation_config.id)
+        passed, detail = answers[place]
+        if not passed and "error" not in detail and (failed := _failed_values(result, cursor, relation)):
+            detail["samples"] = sample(failed)
+    return answers
 
 
 @functools.cache
@@ -102,6 +121,16 @@ def _answer(result: Any) -> Answer:
     return bool(result.success), detail
 
 
+def _failed_values(result: Any, cursor: duckdb.DuckDBPyConnection, relation: str) -> Sequence[Any]:
+    """Values of a column or of several, or the rows of a query, which the library gives only if it may give all."""
+    asked = result.expectation_config.kwargs
+    if (query := asked.get("unexpected_rows_query")) is None or asked.get("row_condition") is not None:
+        return result.result.get("partial_unexpected_list") or ()
+    rows = cursor.execute(f"select * from ({query.format(batch=relation)}) as failing limit {SAMPLES}").fetchall()
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
 def _reported(result: Mapping[str, Any]) -> dict[str, Any]:
     return {name: plain(result[name]) for name in _REPORTED if result.get(name) is not None}
 
@@ -114,18 +143,3 @@ def _error_in(info: Any) -> str:
         if isinstance(one, Mapping) and one.get("raised_exception"):
             return " ".join(str(one.get("exception_message") or "unknown error").split())[:1000]
     return ""
-
-
-def plain(value: Any) -> Any:
-    """The value as JSON has it: numpy scalars become numbers, what JSON lacks becomes text."""
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in list(value)[:20]]
-    return str(value)

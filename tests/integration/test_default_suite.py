@@ -110,7 +110,10 @@ def test_a_profile_says_what_plain_sql_says_of_each_batch(lake):
 def test_values_are_kept_only_where_that_is_declared(lake):
     batch = batch_of(0)
     write(lake, batch, USUAL, 20)
-    silent = replace(VIEW, quality=replace(VIEW.quality, features={}))
+    (profile,) = profile_batches(VIEW, lake, [batch], rows={})
+    assert {name for name, one in profile.features.items() if one.top} == {"word"}
+    rules = dict(VIEW.quality.features) | {"word": FeatureRules(nulls=RECENT, drift=RECENT)}
+    silent = replace(VIEW, quality=replace(VIEW.quality, features=rules))
     (profile,) = profile_batches(silent, lake, [batch], rows={})
     assert "w0" not in str({name: one.to_json() for name, one in profile.features.items()})
 
@@ -176,6 +179,45 @@ def test_silence_is_said_and_nan_is_told_even_then(ledger):
     assert not verdicts(ledger, 0, profile(nans=1))["feature_nulls"].passed
 
 
+def test_a_rule_without_enough_earlier_batches_says_nothing_of_them(ledger):
+    publish(ledger, {day: profile() for day in range(13)})
+    odd = verdicts(ledger, 13, profile(shift=90, nulls=60))
+    assert all(odd[check].passed for check in ("feature_nulls", "feature_drift"))
+    assert "13 earlier batches, 14 needed" in odd["feature_drift"].detail["silent"]
+    publish(ledger, {13: profile()})
+    odd = verdicts(ledger, 14, profile(shift=90, nulls=60))
+    assert not any(odd[check].passed for check in ("feature_nulls", "feature_drift"))
+
+
+def judged_by(kind: ReferenceKind, training_set: str = ""):
+    """The view, with volume and the drift of x beside such a reference alone."""
+    rule = Rule(reference=reference(kind, Grain.DAY, training_set=training_set), tolerance=0.25)
+    return replace(VIEW, quality=QualityRules(volume=rule, features={"x": FeatureRules(drift=rule)}))
+
+
+def test_previous_is_the_one_batch_before(ledger):
+    view = judged_by(ReferenceKind.PREVIOUS)
+    publish(ledger, {day: profile() for day in range(30)})
+    publish(ledger, {30: profile(rows=1000, shift=50)})
+    like_it, like_the_month = profile(rows=1000, shift=50), profile()
+    assert all(one.passed for one in verdicts(ledger, 31, like_it, view).values())
+    found = verdicts(ledger, 31, like_the_month, view)
+    assert {check: one.passed for check, one in found.items()} == {
+        "batch_contract": True, "batch_volume": False, "feature_drift": False,
+    }  # fmt: skip
+
+
+def test_same_weekday_is_not_the_days_between(ledger):
+    view = judged_by(ReferenceKind.SAME_WEEKDAY)
+    sunday = lambda day: DAY.weekday() == (DAY + timedelta(days=day)).weekday()  # noqa: E731
+    weekend, week = profile(rows=1000, shift=50), profile()
+    publish(ledger, {day: weekend if sunday(day) else week for day in range(35)})
+    assert all(one.passed for one in verdicts(ledger, 35, weekend, view).values())
+    for day, odd in ((35, week), (36, weekend)):
+        found = verdicts(ledger, day, odd, view)
+        assert not any(found[check].passed for check in ("batch_volume", "feature_drift"))
+
+
 def test_rows_that_break_the_contract_never_pass(ledger):
     outside = replace(profile(), first_event=DAY, last_event=DAY)
     batch = batch_of(0)
@@ -225,6 +267,8 @@ def test_a_pinned_training_set_is_what_its_batches_were_and_a_missing_one_never_
     view = replace(VIEW, quality=QualityRules(features={"x": FeatureRules(drift=pinned)}))
     missing = verdicts(ledger, 33, profile(), view)["feature_drift"]
     assert (missing.passed, "flights@1" in missing.detail["failed"]["x"]["error"]) == (False, True)
+    volume = verdicts(ledger, 33, profile(), judged_by(ReferenceKind.TRAINING_SET, "flights@1"))["batch_volume"]
+    assert (volume.passed, "flights@1" in volume.detail["error"]) == (False, True)
     seqs = [one.seq for one in ledger.active_batches(VIEW.key)][:3]
     ledger.record_training_set(
         "flights", 1, at_sequence=1, manifest={}, batches={VIEW.key: seqs}, created_by="somebody"

@@ -159,6 +159,30 @@ def test_failing_check_publishes_nothing_and_keeps_what_was(platform, ledger):
     assert verdicts == {"2024-01-02": True, "2024-01-03": False}
 
 
+def test_rows_that_failed_a_data_test_are_kept_only_where_that_is_declared(platform, ledger):
+    platform.add_events(*((user, 5000.0, "2024-01-03 12:00") for user in range(10, 18)))
+
+    def kept(run_id: str) -> list:
+        with pytest.raises(CheckFailedError):
+            platform.materialize("user_activity", "2024-01-02", "2024-01-03", run_id=run_id)
+        checks = {
+            (one.batch.partition.key, check.check): check.detail
+            for one in ledger.batches(run_id=run_id)
+            for check in ledger.checks(one.batch.batch_id)
+        }
+        assert checks["2024-01-03", "in_range_user_activity_v1_amount_3d__1000"]["failing_rows"] == 8
+        assert "samples" not in checks["2024-01-02", "in_range_user_activity_v1_amount_3d__1000"]
+        return checks["2024-01-03", "in_range_user_activity_v1_amount_3d__1000"].get("samples", [])
+
+    assert kept("silent") == []
+    platform.edit("user_activity.yml", "allow_empty: true", "allow_empty: true, samples: true")
+    platform.deploy()
+    rows = kept("samples")
+    assert len(rows) == 5
+    assert {frozenset(row) for row in rows} == {frozenset(("user_id", "event_timestamp", "events_1d", "amount_3d"))}
+    assert {row["amount_3d"] for row in rows} == {5000.0} and {row["user_id"] for row in rows} <= {*range(10, 18)}
+
+
 def test_warning_does_not_block(platform, ledger):
     platform.add_events((1, 700.0, "2024-01-03 12:00"))
     result = platform.materialize("user_activity", "2024-01-03")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import duckdb
@@ -11,9 +12,18 @@ from views import DAY, view_with
 
 from feature_platform.domain.batch import Batch
 from feature_platform.domain.feature_view import Expectation
+from feature_platform.domain.quality_rules import QualityRules
 from feature_platform.domain.windows import Grain, partition_starting
 from feature_platform.errors import InvalidDeclarationsError
-from feature_platform.quality import SUPPORTED, check_names, judge, library, refuse_unjudgeable, validate_expectations
+from feature_platform.quality import (
+    SAMPLES,
+    SUPPORTED,
+    check_names,
+    judge,
+    library,
+    refuse_unjudgeable,
+    validate_expectations,
+)
 from feature_platform.quality.texts import said_of
 from feature_platform.quality.validation import build_expectations
 
@@ -204,6 +214,25 @@ def test_what_failed_says_what_was_declared(con, batch):
     assert "declared" not in right.detail
 
 
+def test_values_that_failed_are_kept_only_where_that_is_declared(con, batch):
+    con.execute("update lake.batches.carrier_delays_v1 set flights = 77, delay = 5000 where carrier < 'c09'")
+    expectations = (
+        expect("ExpectColumnValuesToBeInSet", column="flights", value_set=list(range(7))),
+        expect("ExpectColumnPairValuesAToBeGreaterThanB", column_A="flights", column_B="delay"),
+        expect("UnexpectedRowsExpectation", unexpected_rows_query="select carrier from {batch} where delay > 4000"),
+        expect("ExpectColumnMaxToBeBetween", column="delay", max_value=99),
+    )
+    view = view_with(*expectations)
+    assert not any("samples" in one.detail or "5000" in str(one.detail) for one in judge(view, con, [batch])[:3])
+    kept = [one.detail.get("samples") for one in judge(replace(view, quality=QualityRules(samples=True)), con, [batch])]
+    assert kept[0] == [77] * SAMPLES
+    assert len(kept[1]) == SAMPLES and {tuple(pair) for pair in kept[1]} >= {(77, 5000.0)}
+    assert len(kept[2]) == SAMPLES and {next(iter(row.values())) for row in kept[2]} <= {f"c0{i}" for i in range(9)}
+    assert kept[3] is None  # of an aggregate there are no values
+    passing = view_with(expect("ExpectColumnValuesToBeInSet", column="Half", value_set=[0, 1]))
+    assert "samples" not in judge(replace(passing, quality=QualityRules(samples=True)), con, [batch])[0].detail
+
+
 def test_not_null_fails_on_null(con, batch):
     con.execute("update lake.batches.carrier_delays_v1 set delay = null where carrier = 'c07'")
     (outcome,) = judge(view_with(expect("ExpectColumnValuesToNotBeNull", column="delay")), con, [batch])
@@ -240,6 +269,16 @@ def test_batches_are_judged_one_by_one(con, batch):
     empty = batch_of(DAY + timedelta(days=1))
     outcomes = judge(view_with(expect("ExpectTableRowCountToBeBetween", min_value=1)), con, [batch, empty])
     assert {outcome.batch_id: outcome.passed for outcome in outcomes} == {batch.batch_id: True, empty.batch_id: False}
+    # the same of an expectation that looks at rows, beside a batch of the same run that breaks it
+    late = batch_of(DAY + timedelta(days=1))
+    con.execute(
+        "insert into lake.batches.carrier_delays_v1 select * replace (-1 as delay, ? as _batch_id,"
+        " ?::timestamptz as _partition_start) from lake.batches.carrier_delays_v1 where _batch_id = ?",
+        [late.batch_id, late.partition.start.isoformat(), batch.batch_id],
+    )
+    between = view_with(expect("ExpectColumnValuesToBeBetween", column="delay", min_value=0))
+    said = {one.batch_id: (one.passed, one.detail["element_count"]) for one in judge(between, con, [batch, late])}
+    assert said == {batch.batch_id: (True, 100), late.batch_id: (False, 100)}
 
 
 def test_an_exception_while_judging_is_a_failed_check(con, batch):
@@ -249,6 +288,15 @@ def test_an_exception_while_judging_is_a_failed_check(con, batch):
     assert not broken_outcome.passed
     assert "nothing" in broken_outcome.detail["error"]
     assert fine_outcome.passed
+    # of an aggregate, which the library is given and compares with a bound of another type
+    (outcome,) = judge(view_with(expect("ExpectColumnMaxToBeBetween", column="carrier", max_value=5)), con, [batch])
+    assert (outcome.passed, "Error" in outcome.detail["error"]) == (False, True)
+
+
+def test_what_the_library_does_not_answer_has_failed(con, batch, monkeypatch):
+    monkeypatch.setattr(library, "ask", lambda *_, **__: {})
+    (outcome,) = judge(view_with(expect("ExpectColumnValuesToNotBeNull", column="delay")), con, [batch])
+    assert (outcome.passed, outcome.detail["error"]) == (False, "no answer")
 
 
 def test_a_missing_column_is_never_a_pass(con, batch):

@@ -32,6 +32,8 @@ def test_nothing_declared_is_a_suite_with_defaults():
     assert not mean.top_values
     assert not found.allow_empty
     assert suite({"allow_empty": True}).allow_empty
+    assert not found.samples
+    assert suite({"samples": True}).samples
     assert len(found.rules) == 5
 
 

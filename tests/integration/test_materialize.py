@@ -159,6 +159,15 @@ def test_failing_check_publishes_nothing_and_keeps_what_was(platform, ledger):
     assert verdicts == {"2024-01-02": True, "2024-01-03": False}
 
 
+@pytest.mark.parametrize("bound", ["min_value: 0", "max_value: 1000", "min_value: 0, max_value: 1000"])
+def test_nan_is_in_no_range(platform, bound):
+    platform.edit("user_activity.yml", "{max_value: 1000}", f"{{{bound}}}")
+    platform.deploy()
+    platform.add_events((1, float("nan"), "2024-01-03 12:00"))
+    with pytest.raises(CheckFailedError, match=r"in_range_user_activity_v1_amount_3d_\S+ on 2024-01-03"):
+        platform.materialize("user_activity", "2024-01-03")
+
+
 def test_rows_that_failed_a_data_test_are_kept_only_where_that_is_declared(platform, ledger):
     platform.add_events(*((user, 5000.0, "2024-01-03 12:00") for user in range(10, 18)))
 

@@ -53,6 +53,10 @@ def test_one_partition_is_published_and_served_in_one_run(run_job, instance, led
     assert shown["rows"] == batch.row_count > 0
     assert shown["lag_event_to_published_seconds"] > 0
     assert shown["lag_source_to_published_seconds"] > 0
+    assert shown["lag_opened_to_computed_seconds"] > 0 and shown["lag_computed_to_published_seconds"] > 0
+    assert shown["event_timestamp"] == batch.batch.partition.end.timestamp()
+    assert shown["source_watermark"] == batch.source_watermark.timestamp()
+    assert shown["event_timestamp"] < shown["computed_at"] < shown["published_at"]
     (synced,) = result.asset_materializations_for_node(f"online__{VIEW}")
     assert synced.metadata["to_position"].value == batch.position
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}

@@ -128,6 +128,7 @@ def _show_kept(kept: TrainingSet, *, as_json: bool) -> None:
     _print_features(kept)
     click.echo(f"kept as {kept.key}: {kept.manifest.row_count} rows, {kept.path}")
     click.echo(f"{kept.manifest.mode}, as of ledger sequence {kept.manifest.at_sequence}")
+    _tell_excluded(kept.manifest.excluded)
 
 
 @training_set.command("list")
@@ -182,6 +183,8 @@ def show(name: str, *, as_json: bool) -> None:
         "data": f"sha256 {manifest.data.sha256[:_HASH_DIGITS]}…, content {manifest.data.content_hash[:_HASH_DIGITS]}…",
         "files": kept.directory,
     }
+    if manifest.excluded:
+        lines["left out"] = f"{manifest.excluded} labels in an outage, as the service declares"
     if kept.is_released:
         lines["released"] = f"by {kept.record.released_by}: {kept.record.released_reason}"
     for title, text in lines.items():
@@ -311,6 +314,7 @@ def _facts(kept: TrainingSet) -> dict[str, Any]:
         "key": kept.key,
         "path": kept.path,
         "rows": manifest.row_count,
+        "excluded": manifest.excluded,
         "columns": len(manifest.label_columns) + len(manifest.features),
         "mode": manifest.mode,
         "ledger_sequence": manifest.at_sequence,
@@ -341,6 +345,7 @@ def _show_export(features: HistoricalFeatures, out: Path, *, as_json: bool) -> N
             {
                 "out": str(out),
                 "rows": facts.row_count,
+                "excluded": facts.excluded,
                 "columns": len(facts.label_columns) + len(facts.features),
                 "mode": facts.mode.value,
                 "store": facts.store,
@@ -361,7 +366,13 @@ def _show_export(features: HistoricalFeatures, out: Path, *, as_json: bool) -> N
     click.echo(f"{facts.mode.value}, as of ledger sequence {facts.ledger_sequence}")
     for key, counts in facts.provenance.items():
         click.echo(f"{key}: {counts}")
+    _tell_excluded(facts.excluded)
     click.echo("not kept: with --name it is, and can be made again and explained")
+
+
+def _tell_excluded(count: int) -> None:
+    if count:
+        click.echo(f"left out: {count} labels in an outage, as the service declares")
 
 
 def _copy(kept: TrainingSet, out: Path) -> None:

@@ -6,7 +6,9 @@ reads, die between any two steps, and the store is emptied. Nothing about time i
 
 from __future__ import annotations
 
+import json
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,10 +16,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from offline_platform import Platform, arrow, declare, registry_of
 
 from feature_platform import lake
+from feature_platform.cli.training_sets import training_set
 from feature_platform.domain.feature_service import OutagePolicy
 from feature_platform.domain.feature_view import OnlineTier
 from feature_platform.domain.retention import Fate
@@ -308,7 +313,8 @@ def test_a_kept_set_of_what_was_served_is_explained_by_what_the_store_held(tale:
     assert view.basis.startswith("served: what store default held then, the state after the view's first 2 publishes")
 
 
-def test_an_outage_is_replayed_as_the_service_declares(tale: Tale) -> None:
+def labels_of_an_outage(tale: Tale) -> pa.Table:
+    """Two labels of one entity: before an outage of the store, and in it."""
     tale.look()
     hour = floor(datetime.now(UTC), Grain.HOUR) - 2 * HOUR
     tale.platform.add(VIEW, hour, [("a", hour + HOUR, 5.0)])
@@ -320,9 +326,13 @@ def test_an_outage_is_replayed_as_the_service_declares(tale: Tale) -> None:
     during = ("a", datetime.now(UTC), None)
     tale.sync()
     tale.look()
-    labels = arrow(
+    return arrow(
         [{"e": e, "event_timestamp": at} for e, at, _ in (before, during)], event_timestamp=pa.timestamp("us", "UTC")
     )
+
+
+def test_an_outage_is_replayed_as_the_service_declares(tale: Tale) -> None:
+    labels = labels_of_an_outage(tale)
     registry = registry_of(VIEW)
     service = registry.services["departure_delay"]
 
@@ -357,14 +367,29 @@ def test_an_outage_is_replayed_as_the_service_declares(tale: Tale) -> None:
         labels, "departure_delay", name="replayed", outages="as_recorded", provenance=True
     )
     assert kept.to_arrow()["pulse__provenance"].to_pylist() == ["served_exact", "outage"]
-    declared = replace(registry, services={service.name: replace(service, outage=OutagePolicy.EXCLUDE)})
-    store = replace(tale.platform, registry=declared).store
-    reversed_labels = labels.take([1, 0])  # the excluded one comes first
-    for name, outages in (("whole", None), ("less", "as_recorded")):
-        store.create_training_set(reversed_labels, service.name, name=name, outages=outages)
-    diff = store.diff_training_sets("whole", "less")
-    assert (diff.matched_by, diff.matched, diff.only_in_a, diff.only_in_b) == (("e", "event_timestamp"), 1, 1, 0)
-    assert [column.changed for column in diff.columns] == [0] * len(diff.columns)
     (view, *_) = tale.platform.store.explain_training_set("replayed", row=1).views
     assert view.agrees
     assert view.basis == "in an outage of store default: nothing is given"
+
+
+def test_labels_that_an_outage_excludes_are_told_and_have_no_place(tale: Tale, tmp_path, monkeypatch) -> None:
+    registry = registry_of(VIEW)
+    service = registry.services["departure_delay"]
+    declared = replace(registry, services={service.name: replace(service, outage=OutagePolicy.EXCLUDE)})
+    store = replace(tale.platform, registry=declared).store
+    reversed_labels = labels_of_an_outage(tale).take([1, 0])  # the excluded one comes first
+    for name, outages in (("whole", None), ("less", "as_recorded")):
+        store.create_training_set(reversed_labels, service.name, name=name, outages=outages)
+    monkeypatch.setattr("feature_platform.cli.training_sets.open_store", lambda: store)
+    pq.write_table(reversed_labels, tmp_path / "labels.parquet")
+    given = (service.name, "--labels", str(tmp_path / "labels.parquet"), "--outages", "as_recorded")
+    for command in (
+        ("create", *given, "--name", "less"),
+        ("create", *given, "--out", str(tmp_path / "less.parquet")),
+        ("show", "less"),
+    ):
+        assert re.search(r"left out:? +1 labels in an outage", CliRunner().invoke(training_set, command).output)
+        assert json.loads(CliRunner().invoke(training_set, (*command, "--json")).output)["excluded"] == 1
+    diff = store.diff_training_sets("whole", "less")
+    assert (diff.matched_by, diff.matched, diff.only_in_a, diff.only_in_b) == (("e", "event_timestamp"), 1, 1, 0)
+    assert [column.changed for column in diff.columns] == [0] * len(diff.columns)

@@ -142,8 +142,7 @@ def _matching_columns(one: Manifest, other: Manifest) -> tuple[str, ...]:
     Raises:
         RequestError: the labels have no columns in common that could match.
     """
-    whole = one.labels.rows == one.row_count and other.labels.rows == other.row_count  # an outage may exclude some
-    if whole and one.labels.sha256 == other.labels.sha256:
+    if not one.excluded and not other.excluded and one.labels.sha256 == other.labels.sha256:
         return ()
     columns = tuple(name for name in _identity(one, other) if name in other.label_columns)
     if one.timestamp_column != other.timestamp_column or columns == (one.timestamp_column,):

@@ -150,6 +150,11 @@ class Manifest:
         return self.service if self.service is not None else [*self.references]
 
     @property
+    def excluded(self) -> int:
+        """Labels that are not among its rows: they fell into an outage, and the service excludes such."""
+        return self.labels.rows - self.row_count
+
+    @property
     def timestamp_column(self) -> str:
         """Column of the labels that holds their time."""
         return str(self.arguments["timestamp_column"])

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_platform.errors import RequestError, TimestampError
-from feature_platform.lake.failures import lake_errors
+from feature_platform.lake.failures import known_failure, lake_errors
 from feature_platform.lake.sql import quote_identifier as quote
 from feature_platform.offline.point_in_time import Statement
 
@@ -63,7 +63,8 @@ def open_labels(
         TimestampError: some of the times have a zone and some have none.
     """
     is_path = isinstance(entity_df, (str, Path))
-    with lake_errors(f"{doing} from {entity_df}" if is_path else doing), _readable():
+    doing += f" from {entity_df}" * is_path
+    with lake_errors(doing), _readable(doing):
         if is_path:
             yield _open_file(Path(entity_df))
             return
@@ -77,11 +78,13 @@ def open_labels(
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
+def _readable(doing: str) -> Iterator[None]:
     try:
         yield
     except (duckdb.InvalidInputException, duckdb.NotImplementedException, duckdb.ConversionException) as error:
-        raise RequestError("cannot read the labels", found=str(error), allowed=_ACCEPTED) from error
+        # whatever ends an Arrow stream is an invalid input to DuckDB, a lost Postgres as well
+        known = known_failure(str(error), doing=doing)
+        raise known or RequestError("cannot read the labels", found=str(error), allowed=_ACCEPTED) from error
 
 
 def _open_file(path: Path) -> LabelInput:

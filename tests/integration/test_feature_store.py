@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -20,6 +21,7 @@ from feature_platform.domain.types import ColumnType
 from feature_platform.errors import (
     EntityError,
     FeaturePlatformError,
+    LedgerUnavailableError,
     NotDeployedError,
     RequestError,
     TimestampError,
@@ -261,6 +263,22 @@ def test_instants_of_which_some_have_no_zone_are_refused(filled: Platform) -> No
         assert features.to_arrow()["event_timestamp"].to_pylist() == [at(2, 9)] * 2
     with pytest.raises(TimestampError, match="some times"):
         filled.store.get_historical_features(Frame(labels), "carrier_delays")
+
+
+def test_what_ends_a_stream_of_labels_is_told_as_what_it_is(filled: Platform) -> None:
+    schema = arrow([{"carrier": "AA", "event_timestamp": at(2)}]).schema
+
+    def broken(message: str) -> Iterator[pa.RecordBatch]:
+        yield from arrow([{"carrier": "AA", "event_timestamp": at(2)}]).to_batches()
+        raise OSError(message)
+
+    for message, error in (
+        ("COMMIT: server closed the connection unexpectedly", LedgerUnavailableError),
+        ("the sender went away", RequestError),
+    ):
+        labels = pa.RecordBatchReader.from_batches(schema, broken(message))
+        with pytest.raises(error, match=r"read(ing)? the labels"):
+            filled.store.get_historical_features(labels, "carrier_delays")
 
 
 def test_directories_are_no_columns_of_a_label_file(filled: Platform, tmp_path) -> None:

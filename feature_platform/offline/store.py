@@ -29,6 +29,7 @@ from feature_platform.errors import (
     chosen_from,
 )
 from feature_platform.lake.catalog import newest_snapshot
+from feature_platform.lake.failures import lake_errors
 from feature_platform.lake.push_tables import drained_through
 from feature_platform.ledger import Ledger
 from feature_platform.offline import point_in_time as pit
@@ -65,6 +66,7 @@ class FeatureStore(TrainingSetDoors):
         settings = Settings.from_env(environ)
         return cls(settings, load_registry(settings.manifest_path))
 
+    @lake_errors("joining features to labels")
     def get_historical_features(
         self,
         entity_df: Any,
@@ -175,6 +177,7 @@ class FeatureStore(TrainingSetDoors):
             tables,
         )
 
+    @lake_errors("opening the published features")
     def connect(self, *, at_sequence: int | None = None) -> duckdb.DuckDBPyConnection:
         """A DuckDB connection for people: `features.<view>` over the batches published now; the lake is read-only.
 

@@ -20,11 +20,13 @@ from offline_platform import CARRIER, ROUTE, Platform, arrow, declare, measured,
 from feature_platform import lake
 from feature_platform.cli.training_sets import training_set
 from feature_platform.domain.feature_view import Column
+from feature_platform.domain.training_set import DeclaredTrainingSet
 from feature_platform.domain.types import ColumnType, ListType
 from feature_platform.domain.windows import Grain, Partition
 from feature_platform.errors import (
     DamagedFileError,
     DiskFullError,
+    LedgerUnavailableError,
     LockBusyError,
     NameTakenError,
     RequestError,
@@ -36,6 +38,7 @@ from feature_platform.offline.parquet import copy_to_parquet, read_content, writ
 from feature_platform.offline.point_in_time import Plan
 from feature_platform.offline.sets import Manifest, Verdict, reproducing
 from feature_platform.offline.sets.candidates import Fate
+from feature_platform.offline.sets.declared import create_declared_training_set
 from feature_platform.offline.sets.files import hash_file
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
@@ -389,6 +392,36 @@ def test_why_a_row_holds_its_values(platform: Platform, labels) -> None:
             store.explain_training_set(kept.key, **wrong_ask)
     with pytest.raises(UnknownNameError, match="no feature 'speed'"):
         store.explain_training_set(kept.key, row=0, features=["speed"])
+
+
+def test_a_lost_postgres_is_told_wherever_it_is_missed(platform: Platform, labels, monkeypatch) -> None:
+    """Between the statements that name what they do as well."""
+    store = platform.store
+    kept = store.create_training_set(labels, "departure_delay")
+
+    def lost(*_: object, **__: object) -> None:
+        raise duckdb.TransactionException("Failed to commit: server closed the connection unexpectedly")
+
+    for missed in (
+        "feature_platform.offline.store.check_deployed",
+        "feature_platform.offline.sets.declared._labels",
+        "feature_platform.offline.sets.explaining._find_row",
+        "feature_platform.offline.sets.comparing._match",
+    ):
+        monkeypatch.setattr(missed, lost)
+    declared = DeclaredTrainingSet(
+        name="x", description="", service=store.registry.services["departure_delay"], labels=("labels", "x"),
+        labels_id="", source_ids=(), arguments={},
+    )  # fmt: skip
+    for ask in (
+        lambda: store.get_historical_features(labels, "departure_delay"),
+        lambda: store.reproduce_training_set(kept.key),
+        lambda: store.explain_training_set(kept.key, row=0),
+        lambda: store.diff_training_sets(kept.key, kept.key),
+        lambda: create_declared_training_set(store, declared, created_by="me", progress=print),
+    ):
+        with pytest.raises(LedgerUnavailableError, match="catalog's Postgres failed"):
+            ask()
 
 
 def test_a_row_of_a_hostile_key_is_explained(platform: Platform) -> None:

@@ -17,6 +17,7 @@ import duckdb
 
 from feature_platform import lake
 from feature_platform.errors import RequestError
+from feature_platform.lake.failures import lake_errors
 from feature_platform.lake.sql import quote_identifier as quote
 from feature_platform.ledger import Ledger
 from feature_platform.offline.parquet import read_parquet
@@ -108,7 +109,12 @@ def diff_training_sets(store: FeatureStore, a: TrainingSet, b: TrainingSet) -> S
         for form, feature in features_a.items()
         if form in features_b
     ]
-    with a.local_data() as path_a, b.local_data() as path_b, closing(lake.open_duckdb(store.settings)) as connection:
+    with (
+        lake_errors(f"comparing {a.key} and {b.key}"),
+        a.local_data() as path_a,
+        b.local_data() as path_b,
+        closing(lake.open_duckdb(store.settings)) as connection,
+    ):
         _match(connection, path_a, path_b, keys)
         shown = keys or tuple(name for name in _identity(one, other) if name in other.label_columns)
         columns, (matched, only_a, only_b) = _compare(connection, pairs, shown)

@@ -15,6 +15,7 @@ from feature_platform import lake
 from feature_platform.domain.feature_view import EVENT_TIMESTAMP
 from feature_platform.domain.training_set import DeclaredTrainingSet
 from feature_platform.errors import NotDeployedError
+from feature_platform.lake.failures import lake_errors
 from feature_platform.lake.sql import quote_identifier as quote
 from feature_platform.offline.sets.creating import create_training_set
 from feature_platform.offline.sets.kept import TrainingSet
@@ -28,9 +29,11 @@ def create_declared_training_set(
 ) -> TrainingSet:
     """See `FeatureStore.create_declared_training_set`."""
     with closing(lake.connect(store.settings, read_only=True)) as connection:
+        with lake_errors(f"looking for the labels of {declared.name}"):
+            labels = _labels(connection, declared)
         return create_training_set(
             store,
-            _labels(connection, declared),
+            labels,
             declared.service,
             name=declared.name,
             created_by=created_by,

@@ -14,6 +14,7 @@ import duckdb
 from feature_platform import lake
 from feature_platform.domain.windows import aware_utc
 from feature_platform.errors import RequestError, UnknownNameError, chosen_from
+from feature_platform.lake.failures import lake_errors
 from feature_platform.lake.sql import batches_table
 from feature_platform.lake.sql import quote_identifier as quote
 from feature_platform.ledger import Ledger
@@ -83,7 +84,10 @@ def explain_training_set(store: FeatureStore, kept: TrainingSet, asked: Asked) -
     """See `FeatureStore.explain_training_set`."""
     manifest = kept.manifest
     chosen = _choose(manifest, asked.features)
-    with closing(lake.connect(store.settings, read_only=True)) as connection:
+    with (
+        lake_errors(f"explaining {manifest.key}"),
+        closing(lake.connect(store.settings, read_only=True)) as connection,
+    ):
         with kept.local_data() as path:
             row, matching, found = _find_row(connection, read_parquet(path, numbered=True), manifest, asked)
         with Ledger.connect(store.settings.ledger_url) as ledger:

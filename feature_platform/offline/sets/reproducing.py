@@ -23,6 +23,7 @@ from feature_platform.errors import (
     MemoryLimitError,
     Transient,
 )
+from feature_platform.lake.failures import lake_errors
 from feature_platform.lake.sql import batches_table, quote_literal
 from feature_platform.offline.parquet import read_content
 from feature_platform.offline.sets.creating import Progress, versions
@@ -185,7 +186,8 @@ def _other_batches(manifest: Manifest, used: Mapping[str, tuple[PublishedBatch, 
 def _rows_gone(store: FeatureStore, manifest: Manifest, used: Mapping[str, tuple[PublishedBatch, ...]]) -> list[str]:
     """Batches that have not the rows in the lake which the ledger counted."""
     reasons = []
-    with closing(lake.connect(store.settings, read_only=True)) as connection:
+    doing = f"looking for rows of {manifest.key}"
+    with lake_errors(doing), closing(lake.connect(store.settings, read_only=True)) as connection:
         for key, batches in used.items():
             counted = {batch.batch_id: batch for batch in batches}
             if not counted:

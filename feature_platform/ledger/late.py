@@ -102,6 +102,15 @@ class LateLedger(LedgerConnection):
         )
         return int(count), None if longest is None else timedelta(seconds=longest)
 
+    def late_lags(self, view_key: str) -> Lags | None:
+        """How late the rows were that the last look found to be late for a view; None if none ever did."""
+        rows = self._fetch(
+            "select lag_p50_seconds, lag_p90_seconds, lag_p99_seconds, lag_max_seconds from late_scan_views"
+            " where view = %s order by ledger_seq desc limit 1",
+            (view_key,),
+        )
+        return _lags(rows[0]) if rows else None
+
     # -- what is late now ---------------------------------------------------------------------------------------
 
     def late_partitions(self, view_key: str) -> tuple[LatePartition, ...]:

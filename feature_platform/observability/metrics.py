@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from prometheus_client import Metric
 
 from feature_platform.declaration import FeatureRegistry
 from feature_platform.domain.batch import PublishedBatch
 from feature_platform.domain.feature_view import FeatureView
-from feature_platform.domain.late_data import LateState, judge_late
+from feature_platform.domain.late_data import Lags, LateState, judge_late
 from feature_platform.ledger import Ledger
 from feature_platform.observability.canaries import canary_metrics
 from feature_platform.observability.families import counter, gauge
@@ -269,6 +269,17 @@ def _late(ledger: Ledger, registry: FeatureRegistry) -> Iterator[Metric]:
         ("view",),
         [((view.key,), ledger.late_totals(view.key)[0]) for view in views],
     )
+    yield gauge(
+        "view_late_lag_seconds",
+        "From event time to arrival, of the rows that the last look which found some found too late for the view",
+        ("view", "quantile"),
+        [
+            ((view.key, quantile), lag.total_seconds())
+            for view in views
+            if (lags := ledger.late_lags(view.key))
+            for quantile, lag in _quantiles(lags)
+        ],
+    )
     looks = {one.name: look for one in registry.sources.values() for look in ledger.scans(one.name, limit=1)}
     yield gauge(
         "source_looked_through_timestamp_seconds",
@@ -284,9 +295,13 @@ def _late(ledger: Ledger, registry: FeatureRegistry) -> Iterator[Metric]:
             ((source, quantile), lag.total_seconds())
             for source, look in looks.items()
             if (lags := look.lags)
-            for quantile, lag in (("0.5", lags.p50), ("0.9", lags.p90), ("0.99", lags.p99), ("1", lags.longest))
+            for quantile, lag in _quantiles(lags)
         ],
     )
+
+
+def _quantiles(lags: Lags) -> tuple[tuple[str, timedelta], ...]:
+    return (("0.5", lags.p50), ("0.9", lags.p90), ("0.99", lags.p99), ("1", lags.longest))
 
 
 def _parity(ledger: Ledger, views: Sequence[FeatureView], *, store: str) -> Iterator[Metric]:

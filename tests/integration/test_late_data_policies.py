@@ -155,6 +155,7 @@ def test_recompute_asks_for_just_the_late_partitions_once_and_publishes_them(sta
     assert stack.numbers() == {"due": 3}
     assert stack.metric("view_late_rows_total", view=VIEW) == 1
     assert stack.metric("view_late_partitions", view=VIEW, state="due") == 3
+    assert stack.metric("view_late_lag_seconds", view=VIEW, quantile="1") == timedelta(days=3, hours=1).total_seconds()
     assert stack.metric("source_arrival_lag_seconds", source="tiny.events", quantile="1") == 6.5 * 86400
 
     (request,) = stack.asked()

@@ -167,8 +167,10 @@ class Settings:
 
     @property
     def training_sets_root(self) -> str:
-        """Directory or bucket of kept training sets."""
-        return self.training_sets or str(self.home / "training_sets")
+        """Directory or bucket of kept training sets. A relative one is the project's, wherever it is asked from."""
+        if "://" in self.training_sets:
+            return self.training_sets
+        return str(self.project / self.training_sets if self.training_sets else self.home / "training_sets")
 
     @property
     def scratch(self) -> Path:

@@ -113,6 +113,17 @@ def test_a_set_is_kept_with_its_labels_and_a_manifest(platform: Platform, labels
         assert len(ledger.batches_sets_need("carrier_delays@1")) == 2
 
 
+def test_a_relative_place_is_the_projects_wherever_it_is_asked_from(platform, labels, tmp_path, monkeypatch) -> None:
+    settings = replace(platform.settings, project=tmp_path, training_sets="kept")
+    store = replace(platform, settings=settings).store
+    monkeypatch.chdir(tmp_path.parent)
+    made = store.create_training_set(labels, "departure_delay")
+    monkeypatch.chdir("/")
+    assert Path(made.path) == tmp_path / "kept" / "departure_delay" / "1" / "data.parquet"
+    assert store.training_set("departure_delay").to_arrow().num_rows == len(LABELS)
+    assert replace(settings, training_sets="s3://bucket/kept").training_sets_root == "s3://bucket/kept"
+
+
 def test_versions_of_a_name(platform: Platform, labels) -> None:
     store = platform.store
     for version in (1, 2):

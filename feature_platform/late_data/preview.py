@@ -87,7 +87,7 @@ class LateEntry:
     def _backfills(self) -> Iterator[str]:
         """What computes the partitions and no others; all between the first and the last if they are very scattered."""
         partitions = tuple(one.partition for one in self.partitions)
-        spans = adjacent(partitions, at_most=len(partitions))
+        spans = adjacent(partitions)
         for span in spans if len(spans) <= _SPANS else (partitions,):
             yield f"feature-platform backfill {self.view} --from {span[0].key} --to {span[-1].key}"
 

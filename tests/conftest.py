@@ -46,6 +46,7 @@ _LONGEST_FIRST = (
     "test_dbt_macros.py",
     "test_leakage_audit.py",
     "test_feature_store_memory.py",
+    "test_quality_memory.py",
     "test_served_mode.py",
     "test_training_sets.py",
     "test_reference_sources.py",

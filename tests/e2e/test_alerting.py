@@ -222,6 +222,15 @@ def test_the_rules_hold_their_unit_tests() -> None:
     subprocess.run(["promtool", "check", "config", str(RULES / "prometheus.yml")], check=True, capture_output=True)
 
 
+def test_every_receiver_is_told_of_recoveries_but_the_watchdogs() -> None:
+    """The end-to-end test replaces the receivers by webhooks; these are the ones that ship."""
+    receivers = yaml.safe_load((RULES / "alertmanager.yml").read_text())["receivers"]
+    told = {one["name"]: [slack["send_resolved"] for slack in one.get("slack_configs", [])] for one in receivers}
+    assert told.pop("nobody") == []
+    assert told.pop("watchdog") == [False]
+    assert told and all(resolved == [True] for resolved in told.values())
+
+
 def test_every_owner_of_the_reference_project_has_a_route() -> None:
     config = str(RULES / "alertmanager.yml")
     subprocess.run(["amtool", "check-config", config], check=True, capture_output=True)

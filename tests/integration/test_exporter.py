@@ -11,10 +11,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import valkey
+from ledger_batches import measured, publish_batches
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from tiny_platform import TinyPlatform
 
+from feature_platform.domain.batch import CheckOutcome
 from feature_platform.ledger import Ledger
 from feature_platform.observability.exporter import PlatformCollector
 from feature_platform.observability.families import PREFIX
@@ -130,6 +132,41 @@ def test_what_is_served_and_what_is_not(tiny: TinyPlatform, valkey_url: str) -> 
         ("watch",): datetime(2026, 1, 1, 0, 1, tzinfo=UTC).timestamp()
     }
     assert after["view_sla_seconds"][("error", view.key)] == 50 * 3600
+
+
+def test_problems_comparisons_verdicts_and_how_far_each_stage_is(tiny: TinyPlatform) -> None:
+    tiny.settings = replace(tiny.settings, valkey_url="valkey://127.0.0.1:1")
+    view, day = tiny.registry.view("user_activity"), lambda number: datetime(2024, 1, number, tzinfo=UTC).timestamp()
+    tiny.load_through("2024-01-10")
+    first, second, third = tiny.partitions("user_activity", "2024-01-02", "2024-01-03", "2024-01-04")
+    with Ledger.connect(tiny.settings.ledger_url) as ledger:
+        publish_batches(ledger, view, [first])
+        sync_id = ledger.begin_sync(view.key, "default", 0, 1, server_run_id="server", run_id="run")
+        ledger.end_sync(sync_id, entities=1, written=1, tombstones=0, refused=0, seconds=0.1)
+        publish_batches(ledger, view, [second])
+        (bad,) = ledger.open_batches(view, [third], run_id="bad")
+        ledger.record_computed([measured(bad.batch_id, 20)])
+        ledger.record_checks(
+            CheckOutcome(batch_id=bad.batch_id, check=check, kind="data_test", passed=passed, blocking=True)
+            for check, passed in (("a", True), ("b", False), ("c", False))
+        )
+        ledger.record_failed([bad.batch_id], "a check failed")
+        ledger.record_parity(
+            view=view.key, store="default", compared=10, differing=3, only_late=False, fraction=0.1, seed="a",
+            outcomes={}, causes={"lost write": 3}, seconds=0.1,
+        )  # fmt: skip
+    found = scrape(tiny)
+    told = {kind for (kind, _, _, key), count in found["view_problems"].items() if count and key == view.key}
+    assert told >= {"stale", "failing", "parity"}
+    assert told.isdisjoint({"held", "late", "unfinished", "lost"})
+    here = ("default", view.key)
+    assert (found["parity_compared"][here], found["parity_differing"][here]) == (10, 3)
+    checks = found["view_checks_total"]
+    assert (checks["passed", view.key], checks["failed", view.key]) == (3, 2)
+    frontiers = found["view_frontier_timestamp_seconds"].items()
+    assert {labels[:2]: at for labels, at in frontiers if view.key in labels} == {
+        ("source", ""): day(10), ("computed", ""): day(5), ("published", ""): day(4), ("served", "default"): day(3)
+    }  # fmt: skip
 
 
 def test_parts_that_are_down_are_told_and_the_rest_too(tiny: TinyPlatform, valkey_server: str) -> None:

@@ -149,7 +149,17 @@ def test_a_view_shows_its_owner_its_columns_and_its_last_batch(browse, backfill:
     assert_shown(page, "Owners", "tiny@example.com")
     assert_shown(page, "user_id", "The user", "entity key", "amount_3d", "Amount of the last 3 days")
     assert_shown(page, "lake.batches.user_activity_v1", "Source code", "SQL", "declaration")
+    assert_shown(page, "From", "tiny.events", "amount")
     assert_shown(page, DAYS[-1], "batch_id", "lag_event_to_published_seconds")
+    assert_shown(page, "event_timestamp", "source_watermark", "computed_at", "published_at")
+
+
+def test_rows_in_the_store_show_their_age_beside_dagsters_own_policy(browse, backfill: str) -> None:
+    page = browse(f"/assets/online/{VIEW}?view=checks&checkDetail=fresh")
+    assert_shown(page, "Failed", "age_seconds", "allowed_seconds", "lag_sync_seconds", "state", "error")
+    assert "the newest event in store default is" in page
+    # it counts materializations, and that of a minute ago brought days of 2024
+    assert_shown(browse(f"/assets/online/{VIEW}"), "Freshness policy", "Passing")
 
 
 def test_a_view_shows_its_checks_and_which_of_them_block(browse, backfill: str) -> None:

@@ -29,8 +29,9 @@ class Kind:
     """In docs/runbooks."""
     command: str
     """To begin with; `{view}` is the view it is about."""
-    is_felt_online: bool = False
-    """Requests are answered otherwise than they should be, so services that declared a need are told as well."""
+    is_felt_by_services: bool = False
+    """Their requests are answered otherwise than they should be, or their models learned what they should not: services
+    that declared a need are told as well."""
 
 
 LEDGER_KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
@@ -70,13 +71,13 @@ LEDGER_KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             impact="requests get no values until a sync has built them again",
             page="store-lost.md",
             command="feature-platform sync {view}",
-            is_felt_online=True,
+            is_felt_by_services=True,
         ),
         "parity": Kind(
             impact="requests get other values than training will see for the same instant",
             page="parity.md",
             command="feature-platform parity {view} --full",
-            is_felt_online=True,
+            is_felt_by_services=True,
         ),
         "late": Kind(
             impact="none on what is served; training and serving are without the rows",
@@ -104,12 +105,19 @@ WATCH_KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             impact="requests for features fail in this store; what is published meanwhile is not brought to it",
             page="store-down.md",
             command="feature-platform status",
-            is_felt_online=True,
+            is_felt_by_services=True,
         ),
         "canary": Kind(
             impact="what is published may not reach requests, or not as it was computed",
             page="canary.md",
             command="feature-platform canary",
+        ),
+        "leaks": Kind(
+            impact="models trained on it look better than they are, and online they get other values than they learned"
+            " from",
+            page="leaking-feature.md",
+            command="feature-platform audit leakage {view}",
+            is_felt_by_services=True,
         ),
         "run_failed": Kind(
             impact="what the run was to make is missing; what was there before is still read",
@@ -188,7 +196,7 @@ def problem_of_view(
         message=message,
         impact=f"{about.impact} ({_named(services)})",
         command=about.command.format(view=view.key),
-        consumers=_with_needs(services) if about.is_felt_online else (),
+        consumers=_with_needs(services) if about.is_felt_by_services else (),
     )
 
 
@@ -203,7 +211,7 @@ def problem_of_platform(
 ) -> Problem:
     """A problem of the platform itself, told to its own people."""
     about = KINDS[kind]
-    services = tuple(registry.services.values()) if about.is_felt_online else ()
+    services = tuple(registry.services.values()) if about.is_felt_by_services else ()
     return Problem(
         kind=kind,
         subject=subject,

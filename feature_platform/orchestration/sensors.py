@@ -12,6 +12,7 @@ from feature_platform.declaration import FeatureRegistry
 from feature_platform.errors import ConfigurationError, LedgerUnavailableError, StoreUnavailableError, without_passwords
 from feature_platform.orchestration.dead_runs import give_up_batches_of_dead_runs
 from feature_platform.orchestration.reasons import one_line
+from feature_platform.orchestration.watching_audits import find_leaks
 from feature_platform.orchestration.watching_automation import find_dead_automation
 from feature_platform.orchestration.watching_backfills import find_failed_backfills
 from feature_platform.orchestration.watching_runs import find_failed_runs, find_stuck_runs
@@ -83,6 +84,7 @@ def find_elsewhere(
     looks: dict[str, Callable[[], Iterable[Problem]]] = {
         "unreachable": lambda: find_unreachable(registry, settings.all_stores),
         "clock": lambda: find_wrong_clocks(ledger, registry),
+        "leaks": lambda: find_leaks(instance, registry),
         "run_failed": lambda: (
             *find_failed_runs(instance, ledger, registry, now=now),
             *find_failed_backfills(instance, ledger, registry, now=now),

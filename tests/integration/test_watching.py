@@ -50,10 +50,12 @@ from feature_platform.observability import (
 from feature_platform.observability.kinds import WATCH_KINDS
 from feature_platform.observability.missing import MAX_ATTEMPTS
 from feature_platform.orchestration import keys, sensors
+from feature_platform.orchestration.auditing import CHECK
 from feature_platform.orchestration.missing import ASKED_AFTER, build_missing_sensor
 from feature_platform.orchestration.requests import RANGE_TAGS
 from feature_platform.orchestration.sensors import find_elsewhere
 from feature_platform.orchestration.timetable import partitions_definition
+from feature_platform.orchestration.watching_audits import find_leaks
 from feature_platform.orchestration.watching_automation import find_dead_automation
 from feature_platform.orchestration.watching_backfills import find_failed_backfills
 from feature_platform.orchestration.watching_runs import find_failed_runs, find_stuck_runs
@@ -189,6 +191,52 @@ def test_what_the_ledger_says_of_a_failed_batch_is_told_once(ledger, instance, r
     assert told(find_failed_runs(instance, ledger, registry, now=datetime.now(UTC))) == {}
     (problem,) = find_problems(ledger, registry, stores=("default",), now=datetime.now(UTC))
     assert problem.kind == "failing"
+
+
+def audit(
+    instance: dg.DagsterInstance,
+    view: FeatureView,
+    *,
+    passed: bool,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+    dies: bool = False,
+) -> None:
+    """A run of the asset of a view's audit that says this."""
+    key = keys.audit_key(view)
+
+    @dg.asset(key=key, check_specs=[dg.AssetCheckSpec(CHECK, asset=key)])
+    def audited():
+        if dies:
+            raise ValueError("the lake is away")
+        said = dg.AssetCheckResult(
+            check_name=CHECK,
+            passed=passed,
+            severity=severity,
+            description="leaks: delay",
+            metadata={"again": f"feature-platform audit leakage {view.key} --at 2026-03-05"},
+        )
+        return dg.MaterializeResult(check_results=[said])
+
+    dg.materialize([audited], instance=instance, raise_on_error=False)
+
+
+def test_a_leak_is_told_to_owner_and_consumers_until_an_audit_finds_none(instance, registry, view):
+    look = lambda: told(find_leaks(instance, registry))  # noqa: E731
+    assert look() == {}
+    audit(instance, view, passed=False)
+    problem = look()[view.key]
+    assert (problem.kind, problem.severity, problem.owner, problem.consumers) == (
+        "leaks", "error", view.owner, (CONSUMER,),
+    )  # fmt: skip
+    assert problem.message.startswith(f"{view.key} leaks: delay")
+    assert f"feature-platform audit leakage {view.key} --at 2026-03-05" in problem.message
+    audit(instance, view, passed=True, dies=True)
+    assert view.key in look(), "an audit that failed has found nothing out"
+    audit(instance, view, passed=False, severity=dg.AssetCheckSeverity.WARN)
+    assert look() == {}, "unknown"
+    audit(instance, view, passed=False)
+    audit(instance, view, passed=True)
+    assert look() == {}
 
 
 def test_a_run_that_will_be_tried_again_has_not_failed_yet(ledger, instance, registry, view):
@@ -395,7 +443,7 @@ def test_after_a_pause_nothing_is_judged_that_was_away_itself(missing, ledger, r
         context._last_tick_completion_time = last_tick and last_tick.timestamp()
         return set(find_elsewhere(context, missing.settings, registry, ledger, now=missing.now))
 
-    at_once = {"unreachable", "clock", "run_failed"}
+    at_once = {"unreachable", "clock", "leaks", "run_failed"}
     assert judged(None) == judged(missing.now - HOUR) == at_once
     assert judged(missing.now - HOUR / 60) == at_once | {"run_stuck", "canary"}
 
@@ -404,6 +452,7 @@ def test_the_watch_looks_for_every_kind_that_the_ledger_does_not_know(missing, l
     """One of each at once: what a look finds is what people are told."""
     instance = missing.instance
     Jobs(view, instance).run("daily", DAY)
+    audit(instance, view, passed=False)
     create_run_for_test(instance, job_name="hangs", status=dg.DagsterRunStatus.STARTED)
     with pytest.raises(ClockSkewError):
         ledger.check_clock(machine="ahead", clock=lambda: datetime.now(UTC) + 2 * HOUR)
@@ -414,6 +463,7 @@ def test_the_watch_looks_for_every_kind_that_the_ledger_does_not_know(missing, l
     assert found_of["unreachable"] == {"store default"}
     assert found_of["clock"] == {"workers"}
     assert found_of["run_failed"] == {view.key}
+    assert found_of["leaks"] == {view.key}
     assert len(found_of["run_stuck"]) == 1
     assert found_of["canary"] == {"store default"}
     assert found_of["automation"] == {"schedule every_ten", "sensor looks"}

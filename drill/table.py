@@ -27,7 +27,7 @@ def as_text(verdict: Verdict) -> str:
         lines += [f"  {complaint}" for complaint in _complaints(case)]
     lines += [f"\nbetween faults: {_served(verdict.between)}", *(f"  {one}" for one in _complaints(verdict.between))]
     lines += [f"  lost: {one}" for one in _lost(verdict)]
-    return "\n".join([*lines, f"{verdict.judged:,} rows served as fresh were compared with the raw files"])
+    return "\n".join([*lines, f"{verdict.judged:,} rows served as fresh or stale were compared with the raw files"])
 
 
 def as_markdown(verdict: Verdict, page: str) -> str:
@@ -39,7 +39,7 @@ def as_markdown(verdict: Verdict, page: str) -> str:
     said = "\n\nWhat is to be said against it:\n\n" + "\n".join(against) if against else ""
     before, _, rest = page.partition(_BEGIN)
     after = rest.partition(_END)[2]
-    compared = f"{verdict.judged:,} rows served as fresh were compared with the raw files."
+    compared = f"{verdict.judged:,} rows served as fresh or stale were compared with the raw files."
     return f"{before}{_BEGIN}\n\n{table}{said}\n\n{compared}\n\n`{result_line(verdict)}`\n\n{_END}{after}"
 
 
@@ -75,18 +75,18 @@ def _told(case: Case) -> str:
 def _served(case: Case) -> str:
     counts = [f"{count:,} {name}" for name, count in case.answers.most_common()]
     if case.incomplete:
-        counts.append(f"of the fresh {case.incomplete:,} without rows that were held back")
+        counts.append(f"of these {case.incomplete:,} without rows that were held back")
     if case.wrong:
-        counts.append(f"**{len(case.wrong):,} wrong as fresh**")
+        counts.append(f"**{len(case.wrong):,} wrong**")
     return ", ".join(counts) or "nothing"
 
 
 def _complaints(case: Case) -> list[str]:
     found = [f"still wrong: {one}" for one in case.left[:_SHOWN]]
     found += [f"wrongly routed: {one}" for one in case.misrouted[:_SHOWN]]
-    found += [f"served wrong as fresh: {one}" for one in case.wrong[:_SHOWN]]
+    found += [f"served wrong: {one}" for one in case.wrong[:_SHOWN]]
     more = len(case.wrong) - _SHOWN
-    return [*found, f"and {more:,} more rows served wrong as fresh"] if more > 0 else found
+    return [*found, f"and {more:,} more rows served wrong"] if more > 0 else found
 
 
 def _length(length: timedelta) -> str:

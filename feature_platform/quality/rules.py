@@ -75,6 +75,10 @@ SUPPORTED = TABLE_KINDS | frozenset(
 
 _COLUMN_ARGUMENTS = ("column", "column_A", "column_B")
 _BOUND_ARGUMENTS = ("min_value", "max_value")
+_BOUNDED = frozenset(name for name in SUPPORTED if name.endswith("ToBeBetween")) - {
+    "ExpectColumnQuantileValuesToBeBetween"
+}
+"""Kinds that compare with two bounds, each of which may be absent."""
 _FLOATS = (ColumnType.FLOAT, ColumnType.DOUBLE)
 
 
@@ -162,6 +166,13 @@ def _problems(expectation: Expectation, types: Mapping[str, FeatureType]) -> Ite
             "problem": f"{_QUERY} does not look at the batch",
             "found": str(query),
             "allowed": "SQL over {batch}",
+        }
+    bounds = [expectation.arguments.get(name) for name in _BOUND_ARGUMENTS]
+    if expectation.type in _BOUNDED and all(bound is None for bound in bounds):
+        yield {
+            "problem": f"{expectation.type} bounds nothing: it would always pass",
+            "found": "neither min_value nor max_value",
+            "allowed": "min_value, max_value or both",
         }
     judged = str(expectation.arguments.get("column"))
     if types.get(judged) is ColumnType.TIMESTAMPTZ:

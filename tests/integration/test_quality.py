@@ -370,6 +370,7 @@ def test_what_could_never_be_judged_is_refused_and_all_of_it_at_once():
         expect("ExpectColumnValuesToNotBeNull", column="delay", mostly=2),
         expect("ExpectColumnValuesToBeInSet", column="flights"),
         expect("UnexpectedRowsExpectation", unexpected_rows_query="select 1 where false"),
+        expect("ExpectColumnMaxToBeBetween", column="delay"),
     )
     with pytest.raises(InvalidDeclarationsError) as caught:
         refuse_unjudgeable([good, *(view_with(one) for one in wrong)])
@@ -379,6 +380,7 @@ def test_what_could_never_be_judged_is_refused_and_all_of_it_at_once():
         "ExpectColumnValuesToNotBeNull does not take these arguments",
         "ExpectColumnValuesToBeInSet does not take these arguments",
         "UnexpectedRowsExpectation does not look at the batch",
+        "ExpectColumnMaxToBeBetween bounds nothing: it would always pass",
     ]
 
 

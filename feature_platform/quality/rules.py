@@ -171,7 +171,7 @@ def _problems(expectation: Expectation, types: Mapping[str, FeatureType]) -> Ite
     if expectation.type in _BOUNDED and all(bound is None for bound in bounds):
         yield {
             "problem": f"{expectation.type} bounds nothing: it would always pass",
-            "found": "neither min_value nor max_value",
+            "found": ", ".join(expectation.arguments) or "no arguments",
             "allowed": "min_value, max_value or both",
         }
     judged = str(expectation.arguments.get("column"))

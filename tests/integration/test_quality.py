@@ -346,7 +346,9 @@ def test_wrong_declarations_are_found_with_reason():
         "ExpectColumnMeanToBeBetween names a column the view does not have",
         "ExpectColumnValuesToNotBeNull has an unknown severity",
     ]
-    (finding,) = validate_expectations(view_with(expect("ExpectColumnMeanToBeBetween", column="delay", lowest=0)))
+    (finding,) = validate_expectations(
+        view_with(expect("ExpectColumnMeanToBeBetween", column="delay", min_value=0, lowest=0))
+    )
     assert "does not take these arguments" in finding.problem
     assert "lowest" in finding.found
 
@@ -366,7 +368,7 @@ def test_what_could_never_be_judged_is_refused_and_all_of_it_at_once():
     refuse_unjudgeable([view_with(), good])
     wrong = (
         expect("ExpectColumnValuesToBeOfType", column="delay"),
-        expect("ExpectColumnMeanToBeBetween", column="delay", lowest=0),
+        expect("ExpectColumnMeanToBeBetween", column="delay", min_value=0, lowest=0),
         expect("ExpectColumnValuesToNotBeNull", column="delay", mostly=2),
         expect("ExpectColumnValuesToBeInSet", column="flights"),
         expect("UnexpectedRowsExpectation", unexpected_rows_query="select 1 where false"),

@@ -38,6 +38,16 @@ def ledger_metrics(ledger: Ledger, registry: FeatureRegistry, *, store: str, now
         ("view", "owner", "grain", "online"),
         [((view.key, view.owner.name, view.grain.value, view.online.value), 1) for view in views],
     )
+    yield gauge(
+        "view_read_by",
+        "A feature service that reads the view, and its owner; always 1",
+        ("view", "service", "owner"),
+        [
+            ((view.key, service.name, service.owner.name), 1)
+            for view in views
+            for service in registry.services_reading(view.key)
+        ],
+    )
     yield gauge("view_sla_seconds", "Age of the newest event that is allowed", ("view", "severity"), _slas(views))
     active = {view.key: ledger.active_batches(view.key) for view in views}
     yield from _freshness(ledger, views, active, store=store)

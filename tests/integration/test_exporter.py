@@ -17,10 +17,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from tiny_platform import TinyPlatform
 
 from feature_platform.domain.batch import CheckOutcome
+from feature_platform.domain.feature_service import FeatureService, ViewSelection
+from feature_platform.domain.feature_view import Owner
 from feature_platform.ledger import Ledger
 from feature_platform.observability.exporter import PlatformCollector
 from feature_platform.observability.families import PREFIX
 from feature_platform.observability.kinds import LEDGER_KINDS
+from feature_platform.observability.metrics import ledger_metrics
 from feature_platform.online.feature_log import STREAM
 from feature_platform.sync import sync
 
@@ -167,6 +170,22 @@ def test_problems_comparisons_verdicts_and_how_far_each_stage_is(tiny: TinyPlatf
     assert {labels[:2]: at for labels, at in frontiers if view.key in labels} == {
         ("source", ""): day(10), ("computed", ""): day(5), ("published", ""): day(4), ("served", "default"): day(3)
     }  # fmt: skip
+
+
+def test_services_that_read_a_view_are_told_with_their_own_owners(tiny: TinyPlatform) -> None:
+    view = tiny.registry.view("user_activity")
+    service = FeatureService(
+        name="prediction", description="", owner=Owner(name="models", email="models@example.com"),
+        selections=(ViewSelection(view=view.name, version=1, features=view.feature_names),), latency_budget=None,
+        batch_size=None, freshness=None, unique_id="exposure.tiny.prediction", path="models/exposures.yml",
+    )  # fmt: skip
+    registry = replace(tiny.registry, services={service.name: service})
+    with Ledger.connect(tiny.settings.ledger_url) as ledger:
+        metrics = {m.name: m for m in ledger_metrics(ledger, registry, store="default", now=ledger.now())}
+    samples = metrics["feature_platform_view_read_by"].samples
+    assert [(one.labels, one.value) for one in samples] == [
+        ({"view": view.key, "service": "prediction", "owner": "models"}, 1)
+    ]
 
 
 def test_parts_that_are_down_are_told_and_the_rest_too(tiny: TinyPlatform, valkey_server: str) -> None:

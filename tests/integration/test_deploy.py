@@ -92,7 +92,8 @@ def test_incompatible_changes_are_refused_and_nothing_is_changed(tiny: TinyPlatf
 
 
 def test_an_expectation_that_could_not_be_judged_is_refused(tiny: TinyPlatform):
-    declared = "online: valkey\n          expectations: [{ExpectColumnMeanToBeBetween: {column: amount_3d, lowest: 0}}]"
+    expectation = "ExpectColumnMeanToBeBetween: {column: amount_3d, min_value: 0, lowest: 0}"
+    declared = f"online: valkey\n          expectations: [{{{expectation}}}]"
     tiny.edit("user_activity.yml", "online: valkey", declared)
     with pytest.raises(InvalidDeclarationsError, match="does not take these arguments"):
         tiny.deploy()

@@ -10,11 +10,8 @@ source had been overdue for longer than it may be while nothing had been seen.
 
 from __future__ import annotations
 
-import csv
-import importlib.util
 import json
 import math
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -27,10 +24,11 @@ from typing import Any
 import duckdb
 
 from drill.declared import Declared
+from drill.raw import open_raw, raw_flights
 
 PLATFORM, CONSUMER = "platform", "delay_prediction"
 """Receivers of what belongs to no view, and of the service that reads both views."""
-FELT_ONLINE = ("lost", "need", "parity", "unreachable")
+FELT_BY_SERVICES = ("leaks", "lost", "need", "parity", "unreachable")
 """Kinds that a consumer is told besides."""
 _WITH_VALUES = ("fresh", "stale")
 """Statuses of rows whose values a model is given."""
@@ -125,8 +123,8 @@ def judge(records: Path, *, repository: Path) -> Verdict:
     for line in _lines(records / "notices.jsonl"):
         _judge_notice(line, _case_at(cases, between, _instant(line["at"])), declared)
     views = json.loads((records / "keys.json").read_text(encoding="utf-8"))
-    with closing(_raw(repository, world, log, tables={_TABLE_OF[view] for view in views})) as raw:
-        truth = Truth(raw=raw, module=_raw_flights(repository), declared=declared, holds=_holds(log, cases, between))
+    with closing(open_raw(repository, world, log, tables={_TABLE_OF[view] for view in views})) as raw:
+        truth = Truth(raw=raw, module=raw_flights(repository), declared=declared, holds=_holds(log, cases, between))
         judged = 0
         for answer in _lines(records / "answers.jsonl"):
             judged += _judge_answer(answer, _case_at(cases, between, _instant(answer["at"])), truth)
@@ -213,7 +211,7 @@ def _judge_notice(line: Mapping[str, Any], case: Case, declared: Declared) -> No
     )
     case.told.append(told)
     owner = declared.owners.get(told.subject.partition("@")[0], PLATFORM)
-    if told.receiver != owner and not (told.receiver == CONSUMER and told.kind in FELT_ONLINE):
+    if told.receiver != owner and not (told.receiver == CONSUMER and told.kind in FELT_BY_SERVICES):
         case.misrouted.append(f"{told.kind} of {told.subject} went to {told.receiver}, its owner is {owner}")
 
 
@@ -316,69 +314,6 @@ def _equal(expected: Any, found: Any) -> bool:
     if isinstance(expected, float) and isinstance(found, int | float):
         return math.isclose(expected, found, rel_tol=1e-9)
     return bool(expected == found)
-
-
-# -- the raw files ---------------------------------------------------------
-
-
-def _raw_flights(repository: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("raw_flights", repository / "tests" / "e2e" / "raw_flights.py")
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError("tests/e2e/raw_flights.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _raw(
-    repository: Path, world: Mapping[str, Any], log: list[dict[str, Any]], *, tables: set[str]
-) -> duckdb.DuckDBPyConnection:
-    """The raw rows, moved to the drill's time, each with the instant at which the faults let it arrive."""
-    module = _raw_flights(repository)
-    shift, since = timedelta(days=world["shift_days"]), _instant(world["since"])
-    raw = duckdb.connect()
-    raw.execute("set timezone = 'UTC'")
-    raw.execute(
-        "create table flights_all (carrier varchar, flight varchar, tailnum varchar, origin varchar, dest varchar,"
-        " dep_delay int, arr_delay int, air_time int, cancelled boolean, landed_at timestamptz, known_at timestamptz,"
-        " ingested_at timestamptz)"
-    )
-    raw.execute(
-        "create table weather_all (origin varchar, temp double, wind_speed double, wind_gust double, precip double,"
-        " visib double, known_at timestamptz, ingested_at timestamptz)"
-    )
-    first = since - shift - timedelta(days=2)
-    sources = {
-        "flights": module.flights(first, first + timedelta(days=12)),
-        "weather": (row for row in module.weather() if first <= row[-2] < first + timedelta(days=12)),
-    }
-    rows = {table: found for table, found in sources.items() if table in tables}
-    with tempfile.TemporaryDirectory() as scratch:
-        for table, found in rows.items():
-            path = Path(scratch) / f"{table}.csv"
-            with path.open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows(found)
-            raw.execute(f"copy {table}_all from '{path}' (header false)")
-    for table in rows:
-        moved = ("known_at", "ingested_at", *(("landed_at",) if table == "flights" else ()))
-        raw.execute(f"update {table}_all set " + ", ".join(f"{name} = {name} + $1" for name in moved), [shift])
-        raw.execute(f"delete from {table}_all where known_at < $1", [since])
-        raw.execute(f"alter table {table}_all add column arrived_at timestamptz")
-        raw.execute(f"update {table}_all set arrived_at = ingested_at")
-        raw.execute(f"create view {table} as from {table}_all where arrived_at <= getvariable('seen')")
-    for line in log:
-        if line["event"] == "held_back":
-            raw.execute(
-                f"update {line['table']}_all set arrived_at = greatest(arrived_at + $3::interval, $4::timestamptz)"
-                " where ingested_at > $1 and ingested_at <= $2",
-                [
-                    _instant(line["after"]),
-                    _instant(line["through"]),
-                    timedelta(seconds=line["seconds"]),
-                    _instant(line["until"]),
-                ],
-            )
-    return raw
 
 
 # -- what is kept ---------------------------------------------------------

@@ -98,7 +98,7 @@ def write_labels(
     """
     with open_labels(connection, entity_df, timestamp_column=timestamp_column, doing="keeping the labels") as given:
         _check_names(given.names, views, timestamp_column)
-        for name in _NUMBERS_OF_ROWS.intersection(given.names):
+        if name := next((name for name in given.names if name.lower() in _NUMBERS_OF_ROWS), None):
             raise RequestError(f"the labels have a column {name}", hint="rename it: in a kept set rows are found by it")
         copy_to_parquet(connection, f"select * from {given.relation.sql}", path, given.relation.parameters)
 
